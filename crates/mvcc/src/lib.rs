@@ -1,0 +1,3 @@
+//! See ARCHITECTURE.md.
+
+pub mod watch;
