@@ -15,6 +15,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use tokio::net::TcpStream;
 
+use crate::gathered::Gathered;
 use crate::options::Endpoint;
 
 /// What the server may send on one stream before it must wait for us: large enough that a list flows freely.
@@ -72,7 +73,7 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .enable_push(false)
-            .handshake(stream)
+            .handshake(Gathered(stream))
             .await
             .map_err(|error| name(&error))?;
         // Its end shows in the calls that were under way.

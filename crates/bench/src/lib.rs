@@ -26,6 +26,7 @@
 
 mod args;
 mod fanout;
+mod gathered;
 mod grpc;
 mod keys;
 mod load;

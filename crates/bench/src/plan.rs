@@ -47,7 +47,7 @@ pub fn execute(options: &Options) -> Result<Report, RunError> {
 fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
     let load = Load::connect(&options.shape, options.patience)?;
     if matches!(options.command, Command::Range | Command::List { .. }) {
-        fill(&load, keys)?;
+        fill(&load, keys, matches!(options.command, Command::List { .. }))?;
     }
     let measured = measure(options, &load, kv_work(options, keys))?;
     let puts_per_write = match options.command {
@@ -93,16 +93,19 @@ fn comparisons(options: &Options, measured: &Measured) -> u64 {
     }
 }
 
-/// Writes all keys unless they are there already: a loaded server is used again.
-fn fill(load: &Load, keys: &Arc<Keys>) -> Result<(), RunError> {
-    let count = || Arc::new(Count { keys: keys.clone() });
-    if load.prepare("counting the keys", count(), Until::Total(1)).is_ok() {
+/// Writes all keys unless they are there already: a loaded server is used again. With `alone`, no other keys may lie
+/// between them.
+fn fill(load: &Load, keys: &Arc<Keys>, alone: bool) -> Result<(), RunError> {
+    // More keys than ours do not show whether all of ours are among them: only an exact count spares the loading.
+    let exact = Count { keys: keys.clone(), alone: true };
+    if load.prepare("counting the keys", Arc::new(exact), Until::Total(1)).is_ok() {
         return Ok(());
     }
     let fill = Fill::new(keys.clone());
     let tickets = fill.tickets();
     load.prepare("loading the keys", Arc::new(fill), Until::Total(tickets))?;
-    Ok(load.prepare("counting the loaded keys", count(), Until::Total(1))?)
+    let count = Count { keys: keys.clone(), alone };
+    Ok(load.prepare("counting the loaded keys", Arc::new(count), Until::Total(1))?)
 }
 
 fn read_back(load: &Load, work: ReadBack, report: &mut Report) -> Result<(), RunError> {

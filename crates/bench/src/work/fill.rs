@@ -62,10 +62,12 @@ impl Work for Fill {
     }
 }
 
-/// Counts the keys of the space; the answer is an error unless all are there.
+/// Counts the keys of the space and looks at the first; an error unless all are there, in the size asked for.
 pub struct Count {
     /// Which keys.
     pub keys: Arc<Keys>,
+    /// Keys of other sizes between them are an error too: a list would meet them.
+    pub alone: bool,
 }
 
 impl Work for Count {
@@ -75,15 +77,26 @@ impl Work for Count {
 
     fn encode(&self, _: u64, out: &mut BytesMut) {
         let (key, range_end) = (self.keys.key(0), self.keys.end());
-        append(&RangeRequest { key, range_end, count_only: true, ..RangeRequest::default() }, out);
+        append(&RangeRequest { key, range_end, limit: 1, ..RangeRequest::default() }, out);
     }
 
     fn check(&self, _: u64, answer: Bytes) -> Result<i64, String> {
         let answer: RangeResponse = decode(answer)?;
-        if answer.count != self.keys.space as i64 {
-            return Err(format!("{} of {} keys are there", answer.count, self.keys.space));
+        let (found, wanted) = (answer.count, self.keys.space as i64);
+        if found < wanted {
+            return Err(format!("{found} of {wanted} keys are there"));
         }
-        revision(answer.header.as_ref())
+        if found > wanted && self.alone {
+            return Err(format!(
+                "{found} keys are in the range of the {wanted}: take a fresh server, or --key-size and \
+                 --key-space-size of the load before"
+            ));
+        }
+        // One value speaks for all: a load with another --val-size must not be measured as this one.
+        match answer.kvs.first().map(|kv| kv.value.len()) {
+            Some(size) if size == self.keys.val_size => revision(answer.header.as_ref()),
+            size => Err(format!("values have {} bytes, not {}", size.unwrap_or(0), self.keys.val_size)),
+        }
     }
 }
 
@@ -91,6 +104,24 @@ impl Work for Count {
 mod tests {
     use super::*;
     use milepost_proto::Message;
+    use milepost_proto::etcdserverpb::ResponseHeader;
+    use milepost_proto::mvccpb::KeyValue;
+
+    #[test]
+    fn a_load_is_used_again_only_if_it_is_the_same() {
+        let keys = Arc::new(Keys::new(8, 16, 100, false, 1));
+        let check = |count: i64, size: usize, alone: bool| {
+            let header = Some(ResponseHeader { revision: 5, ..ResponseHeader::default() });
+            let kvs = vec![KeyValue { value: vec![0; size].into(), ..KeyValue::default() }];
+            let answer = RangeResponse { header, kvs, count, more: true };
+            Count { keys: keys.clone(), alone }.check(0, answer.encode_to_vec().into())
+        };
+        assert_eq!(check(100, 16, true), Ok(5));
+        assert!(check(99, 16, true).unwrap_err().contains("99 of 100 keys"));
+        assert!(check(101, 16, true).unwrap_err().contains("fresh server"));
+        assert_eq!(check(101, 16, false), Ok(5));
+        assert!(check(100, 17, true).unwrap_err().contains("17 bytes, not 16"));
+    }
 
     fn written(fill: &Fill, n: u64) -> Vec<Bytes> {
         let mut out = BytesMut::new();
