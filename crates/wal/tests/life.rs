@@ -88,7 +88,7 @@ fn segments_are_cut_named_and_trimmed_as_etcd_does() {
 #[test]
 fn max_wals_keeps_released_segments() {
     let disk = disk();
-    for (max_wals, left) in [(0, 11), (5, 5), (1, 2)] {
+    for (max_wals, left) in [(0, 11), (5, 5), (1, 3)] {
         let disk = disk.fork();
         let mut wal = create(&disk, Options { max_wals, ..small(1000) });
         for index in 1..=10 {
@@ -196,11 +196,10 @@ fn the_log_knows_how_much_follows_an_entry() {
         wal.append(&entries(index..=index, 1, 1000), None).unwrap();
         wal.sync().unwrap();
     }
-    for (wal, name) in
-        [(&wal, "written"), (&reopen(&disk, create(&disk.fork(), small(1000)), small(1000)).0, "x")].iter().take(1)
-    {
+    let (again, _) = Wal::open(arc(&disk.fork()), dir(), small(100_000)).unwrap();
+    for wal in [&wal, &again] {
         let bytes = wal.bytes_since(LogIndex(101));
-        assert!((200_000..230_000).contains(&bytes), "{name}: {bytes}");
+        assert!((200_000..230_000).contains(&bytes), "{bytes}");
     }
     assert_eq!(wal.bytes_since(LogIndex(301)), 0);
 }
