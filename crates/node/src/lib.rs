@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! Propose → replicate → apply → reply.
+pub mod core;
+pub mod log;
