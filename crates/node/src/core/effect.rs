@@ -105,7 +105,7 @@ impl Role {
 }
 
 /// A step in a member's career.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleChange {
     /// Now.
     pub role: Role,

@@ -211,7 +211,7 @@ impl MemoryLog {
         }
     }
 
-    fn from_memory(&self, low: u64, high: u64, max_bytes: Option<u64>) -> Vec<Entry> {
+    fn held_entries(&self, low: u64, high: u64, max_bytes: Option<u64>) -> Vec<Entry> {
         let start = (low - self.memory_first) as usize;
         let end = (high - self.memory_first) as usize;
         within(self.entries.range(start..end), max_bytes)
@@ -250,7 +250,7 @@ impl Storage for MemoryLog {
             return Err(Error::Store(StorageError::Compacted));
         }
         if low >= self.memory_first {
-            return Ok(self.from_memory(low, high, max_bytes));
+            return Ok(self.held_entries(low, high, max_bytes));
         }
         assert!(
             context.can_async(),

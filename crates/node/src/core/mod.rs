@@ -553,9 +553,9 @@ impl Core {
         let raft = &mut self.node.raft;
         let oldest = self.outstanding.front().map(|&(_, since)| since);
         match self.stall.tick(self.now, oldest, self.config.election_ticks as u64, self.config.id, raft) {
-            stall::Step::None => {}
-            stall::Step::Transfer(to) => self.node.transfer_leader(to),
-            stall::Step::StepDown => {
+            stall::Verdict::None => {}
+            stall::Verdict::Transfer(to) => self.node.transfer_leader(to),
+            stall::Verdict::Resign => {
                 let term = raft.term;
                 raft.become_follower(term, 0);
             }

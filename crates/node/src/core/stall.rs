@@ -10,12 +10,12 @@ use raft::{Raft, StateRole};
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Verdict {
     None,
     /// Hand leadership to this voter.
     Transfer(u64),
     /// Stop leading.
-    StepDown,
+    Resign,
 }
 
 /// See the module.
@@ -34,23 +34,23 @@ impl Stall {
         election_ticks: u64,
         id: u64,
         raft: &Raft<MemoryLog>,
-    ) -> Step {
+    ) -> Verdict {
         let stalled = raft.state == StateRole::Leader && oldest.is_some_and(|since| now - since > election_ticks);
         let successor = if stalled { successor(id, raft) } else { None };
         let Some(successor) = successor else {
             self.transfer_at = None;
-            return Step::None;
+            return Verdict::None;
         };
         match self.transfer_at {
             None => {
                 self.transfer_at = Some(now);
-                Step::Transfer(successor)
+                Verdict::Transfer(successor)
             }
             Some(since) if now - since > election_ticks => {
                 self.transfer_at = None;
-                Step::StepDown
+                Verdict::Resign
             }
-            Some(_) => Step::None,
+            Some(_) => Verdict::None,
         }
     }
 }
