@@ -30,7 +30,12 @@ pub struct HistogramReading {
 
 impl<const N: usize> Histogram<N> {
     const fn new(first: Duration) -> Self {
-        Self { first, buckets: [const { AtomicU64::new(0) }; N], above: AtomicU64::new(0), sum_nanos: AtomicU64::new(0) }
+        Self {
+            first,
+            buckets: [const { AtomicU64::new(0) }; N],
+            above: AtomicU64::new(0),
+            sum_nanos: AtomicU64::new(0),
+        }
     }
 
     /// Counts one.

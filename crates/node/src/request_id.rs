@@ -123,7 +123,9 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::{RequestIds, of_conf_change, of_request};
     use bytes::Bytes;
-    use milepost_proto::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader, internal_raft_request::Request};
+    use milepost_proto::etcdserverpb::{
+        InternalRaftRequest, PutRequest, RequestHeader, internal_raft_request::Request,
+    };
     use milepost_proto::{Message as _, raftpb};
     use milepost_types::MemberId;
     use std::time::Duration;
@@ -155,7 +157,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_have_no_id() {
-        for bytes in [&b"\xff"[..], b"\x08", b"\xa2\x06\x7f\x00", b"\x0f\x00", b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"] {
+        for bytes in
+            [&b"\xff"[..], b"\x08", b"\xa2\x06\x7f\x00", b"\x0f\x00", b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"]
+        {
             assert_eq!(of_request(bytes), 0, "{bytes:?}");
         }
     }

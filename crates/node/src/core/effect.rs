@@ -92,6 +92,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// From `role as u64`; anything else is a follower.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        [Self::PreCandidate, Self::Candidate, Self::Leader]
+            .into_iter()
+            .find(|&role| role as u64 == number)
+            .unwrap_or(Self::Follower)
+    }
+
     /// As etcd's log names it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -60,7 +60,9 @@ pub enum GuardError {
         found: u64,
     },
     /// The marker is there and says something else.
-    #[error("{path} should name the format of the data directory but reads {text:?}; restore the file, or the directory")]
+    #[error(
+        "{path} should name the format of the data directory but reads {text:?}; restore the file, or the directory"
+    )]
     BadMarker {
         /// The marker.
         path: PathBuf,

@@ -83,8 +83,9 @@ impl ApplyLoop {
                             return self.machine;
                         }
                     }
-                    ApplyJob::Snapshot(_) => {
-                        shared.broken("a snapshot of another member arrived, which this version cannot install");
+                    ApplyJob::Snapshot(snapshot) => {
+                        let index = snapshot.metadata.map_or(0, |metadata| metadata.index());
+                        shared.broken(format!("this version cannot install another member's snapshot (index {index})"));
                         return self.machine;
                     }
                 }
@@ -267,6 +268,8 @@ impl ApplyLoop {
     fn note_membership(&self, index: u64) {
         let conf_state = self.machine.conf_state().clone();
         let v2_json = self.machine.membership_v2_json();
+        let learner = conf_state.learners.contains(&self.shared.member.0);
+        self.shared.metrics.is_learner.store(learner, Ordering::Relaxed);
         self.shared.membership.lock().push(MembershipAt { index, conf_state, v2_json });
     }
 

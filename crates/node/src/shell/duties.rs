@@ -185,10 +185,8 @@ impl Duties {
         let id = shared.request_ids.next();
         let header = RequestHeader { id, ..RequestHeader::default() };
         let payload = InternalRaftRequest { header: Some(header), id: 0, request: Some(request) };
-        let waiter = duty.map(|duty| Waiter {
-            sink: Arc::clone(&self.sink) as Arc<dyn CompletionSink>,
-            ticket: ticket_of(duty),
-        });
+        let waiter = duty
+            .map(|duty| Waiter { sink: Arc::clone(&self.sink) as Arc<dyn CompletionSink>, ticket: ticket_of(duty) });
         if waiter.is_some() {
             shared.metrics.proposals_pending.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -201,8 +199,7 @@ impl Duties {
         }
         self.publish = State::UnderWay;
         let attributes = Attributes { name: shared.name.clone(), client_urls: shared.client_urls.clone() };
-        let request =
-            ClusterMemberAttrSetRequest { member_id: shared.member.0, member_attributes: Some(attributes) };
+        let request = ClusterMemberAttrSetRequest { member_id: shared.member.0, member_attributes: Some(attributes) };
         self.propose(shared, Some(Duty::Publish), Request::ClusterMemberAttrSet(request), out);
     }
 
@@ -217,7 +214,9 @@ impl Duties {
         }
         self.version = State::UnderWay;
         let ver = self.server_version.to_string();
-        shared.log.info("setting up initial cluster version using v3 API", &[("cluster-version", Value::from(ver.as_str()))]);
+        shared
+            .log
+            .info("setting up initial cluster version using v3 API", &[("cluster-version", Value::from(ver.as_str()))]);
         self.propose(shared, Some(Duty::SetVersion), Request::ClusterVersionSet(ClusterVersionSetRequest { ver }), out);
     }
 
@@ -252,7 +251,8 @@ impl Duties {
         }
         let checkpoints = shared.lessor.checkpoints(now);
         if !checkpoints.is_empty() {
-            let checkpoint = |(id, remaining_ttl): (milepost_types::LeaseId, i64)| LeaseCheckpoint { id: id.0, remaining_ttl };
+            let checkpoint =
+                |(id, remaining_ttl): (milepost_types::LeaseId, i64)| LeaseCheckpoint { id: id.0, remaining_ttl };
             let request = LeaseCheckpointRequest { checkpoints: checkpoints.into_iter().map(checkpoint).collect() };
             self.propose(shared, None, Request::LeaseCheckpoint(request), out);
         }
@@ -300,7 +300,9 @@ mod tests {
 
     #[test]
     fn tickets_name_their_duty() {
-        for duty in [Duty::Publish, Duty::SetVersion, Duty::RaiseNoSpace, Duty::Compact(1), Duty::Compact(i64::MAX >> 1)] {
+        for duty in
+            [Duty::Publish, Duty::SetVersion, Duty::RaiseNoSpace, Duty::Compact(1), Duty::Compact(i64::MAX >> 1)]
+        {
             assert_eq!(duty_of(ticket_of(duty)), duty);
         }
     }

@@ -75,7 +75,9 @@ impl LogLoop {
         if self.wal.wants_next()
             && let Err(error) = self.wal.preallocate_next()
         {
-            self.shared.log.warn("no space could be reserved for the next log segment", &[("error", error.to_string().into())]);
+            self.shared
+                .log
+                .warn("no space could be reserved for the next log segment", &[("error", error.to_string().into())]);
         }
         Ok(())
     }

@@ -18,7 +18,9 @@ fn lines(id: u64, change: &RoleChange) -> Vec<String> {
         (before, now) if before == now => {}
         (0, now) => lines.push(format!("raft.node: {id:x} elected leader {now:x} at term {term}")),
         (before, 0) => lines.push(format!("raft.node: {id:x} lost leader {before:x} at term {term}")),
-        (before, now) => lines.push(format!("raft.node: {id:x} changed leader from {before:x} to {now:x} at term {term}")),
+        (before, now) => {
+            lines.push(format!("raft.node: {id:x} changed leader from {before:x} to {now:x} at term {term}"))
+        }
     }
     lines
 }

@@ -106,6 +106,8 @@ impl Shared {
         hub: Hub,
         membership: MembershipAt,
     ) -> Self {
+        let metrics = NodeMetrics::default();
+        metrics.is_learner.store(membership.conf_state.learners.contains(&member.0), Ordering::Relaxed);
         Self {
             member,
             cluster,
@@ -115,7 +117,7 @@ impl Shared {
             request_ids: RequestIds::new(member, clock.unix()),
             clock,
             log: Arc::clone(&config.log),
-            metrics: NodeMetrics::default(),
+            metrics,
             to_raft: Queue::default(),
             to_log: Queue::default(),
             to_apply: Queue::default(),
