@@ -148,7 +148,8 @@ fn same_log_same_state() {
             let from = Revision::new(store.compact_revision().max(0) + 1, 0);
             let history = store.history(from, usize::MAX, usize::MAX).unwrap();
             let history: Vec<_> = history.iter().map(|record| (record.revision, record.to_kv())).collect();
-            (rig.machine.conf_state().clone(), store.revision(), store.compact_revision(), history)
+            let hash = rig.machine.reader().hash_kv(0).unwrap();
+            (rig.machine.conf_state().clone(), hash, store.revision(), store.compact_revision(), history)
         };
         assert_eq!(everything(&serving), everything(&silent), "seed {seed}");
         let (serving, silent) = (serving.reopen(), silent.reopen());
