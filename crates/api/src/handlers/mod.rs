@@ -1,0 +1,6 @@
+//! What each call does, free of any transport: a decoded message in, a decoded message or a [`crate::status::Status`]
+//! out. gRPC uses these today, the JSON gateway will tomorrow.
+
+pub(crate) mod health;
+pub(crate) mod kv;
+pub(crate) mod later;
