@@ -1,0 +1,182 @@
+//! The background: committing generations to the engine, and knowing what of it is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use milepost_engine::{EngineError, Table, WriteTxn};
+
+use crate::codec;
+use crate::error::StoreError;
+use crate::generation::Generation;
+use crate::keys::{self, EngineKey};
+use crate::store::{Durable, Inner, SpaceState};
+use crate::tables::Meta;
+use crate::view::ViewState;
+
+/// What committing needs to remember; see [`Inner::committer`].
+pub(crate) struct Committer {
+    /// As of the newest commit.
+    pub committed: Meta,
+    /// Where the compaction in progress goes on.
+    pub resume: Option<milepost_types::Revision>,
+}
+
+impl Committer {
+    pub fn new(committed: Meta) -> Self {
+        Self { committed, resume: None }
+    }
+}
+
+impl Inner {
+    /// The background thread. Time comes only from the waits: a generation is committed at the first wait that ends
+    /// without a call, so none gets older than the age bound and a commit.
+    pub fn run(&self) {
+        loop {
+            let (flush, wait) = {
+                let mut core = self.core.lock();
+                if core.stop {
+                    return;
+                }
+                let flush = if core.state.sealed.is_some() || core.hurry {
+                    core.hurry
+                } else if core.dirty {
+                    self.wake.wait_for(&mut core, self.options.gen_age).timed_out()
+                } else if core.meta.scheduled > core.meta.finished {
+                    self.wake.wait_for(&mut core, self.options.compaction_sleep);
+                    false
+                } else {
+                    self.wake.wait(&mut core);
+                    false
+                };
+                if core.stop {
+                    return;
+                }
+                (flush, core.failed.is_some())
+            };
+            if wait || self.work(flush).is_err() {
+                // Room may come back; a store that has failed for good waits to be closed.
+                let mut core = self.core.lock();
+                if !core.stop {
+                    self.wake.wait_for(&mut core, self.options.gen_age);
+                }
+            }
+        }
+    }
+
+    /// Commits a generation, or else does a step of a compaction. False: nothing to do.
+    pub fn work(&self, flush: bool) -> Result<bool, StoreError> {
+        let mut committer = self.committer.lock();
+        self.commit_next(&mut committer, flush)
+            .and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) })
+    }
+
+    /// Commits the sealed generation, or the active one if it is full or `flush` asks for it.
+    fn commit_next(&self, committer: &mut Committer, flush: bool) -> Result<bool, StoreError> {
+        let sealed = {
+            let mut core = self.core.lock();
+            core.check()?;
+            if core.state.sealed.is_none() && core.dirty && (flush || core.is_full(&self.options)) {
+                core.seal(self);
+            }
+            core.state.sealed.clone()
+        };
+        let Some(generation) = sealed else { return Ok(false) };
+        self.commit(&generation).inspect_err(|_| self.commit_failed())?;
+        let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
+        committer.committed.finished = before.finished;
+        // The sync of this commit came after the meta page of the one before.
+        *self.durable.lock() = Durable { index: before.applied, term: before.term };
+        self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        self.stats.committed_changes.fetch_add(generation.log().len() as u64, Ordering::Relaxed);
+        self.measure()?;
+        self.publish_commit();
+        Ok(true)
+    }
+
+    /// Lets readers find the sealed generation in the engine.
+    fn publish_commit(&self) {
+        let mut core = self.core.lock();
+        let (active, floor) = (core.state.active.clone(), core.state.floor.clone());
+        core.install(ViewState { active, sealed: None, floor }, self);
+        core.space = SpaceState::Ok;
+        if core.is_full(&self.options) {
+            core.seal(self);
+        }
+        drop(core);
+        self.room.notify_all();
+    }
+
+    fn commit_failed(&self) {
+        self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
+        self.core.lock().space = SpaceState::Low;
+    }
+
+    /// Writes a generation in one engine transaction.
+    fn commit(&self, generation: &Generation) -> Result<(), StoreError> {
+        let mut txn = self.engine.write()?;
+        let mut buffer = Vec::with_capacity(4096);
+        for record in generation.log().iter() {
+            codec::encode_history(record, &mut buffer);
+            txn.append(Table::History, &record.revision.to_bytes(), &buffer)?;
+        }
+        generation.newest_of_each(|record| {
+            let engine_key = EngineKey::of(&record.key);
+            codec::encode_current(record, engine_key.bytes(), &mut buffer);
+            txn.put(Table::Current, engine_key.bytes(), &buffer)
+        })?;
+        for ((lease, key), attached) in generation.attachment_changes() {
+            let engine_key = keys::attached_key(lease, &key);
+            if attached {
+                codec::encode_attached(&engine_key, &key, &mut buffer);
+                txn.put(Table::Attached, &engine_key, &buffer)?;
+            } else {
+                txn.delete(Table::Attached, &engine_key)?;
+            }
+        }
+        write_rest(generation, &mut *txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Commits and syncs everything applied before the call.
+    pub fn force_sync(&self) -> Result<Durable, StoreError> {
+        let mut committer = self.committer.lock();
+        let target = self.core.lock().meta.applied;
+        while committer.committed.applied < target {
+            self.commit_next(&mut committer, true)?;
+        }
+        self.engine.sync().map_err(|error| self.fail(&format!("sync failed: {error}")))?;
+        let durable = Durable { index: committer.committed.applied, term: committer.committed.term };
+        *self.durable.lock() = durable;
+        Ok(durable)
+    }
+
+    /// Marks the store as failed for good.
+    pub fn fail(&self, why: &str) -> StoreError {
+        let why: Arc<str> = why.into();
+        self.core.lock().failed.get_or_insert(why.clone());
+        self.room.notify_all();
+        StoreError::Failed(why)
+    }
+
+    /// Takes the sizes for [`crate::Store::sizes`].
+    pub fn measure(&self) -> Result<(), StoreError> {
+        let sizes = self.engine.sizes()?;
+        self.file_bytes.store(sizes.file, Ordering::Relaxed);
+        self.in_use_bytes.store(sizes.in_use, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    let rest = generation.rest.lock();
+    for ((table, key), value) in &rest.tables {
+        match value {
+            Some(value) => txn.put(table.table(), key, value)?,
+            None => {
+                txn.delete(table.table(), key)?;
+            }
+        }
+    }
+    rest.meta.write(rest.conf_state.as_deref(), txn)
+}

@@ -1,0 +1,188 @@
+//! Reading the engine's tables: lookups and walks by user key, at a revision.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use milepost_engine::{Cursor, Pair, ReadTxn, Table};
+use milepost_types::{KeyRange, Revision};
+
+use crate::codec::{self, CurrentRef, HistoryRef};
+use crate::error::StoreError;
+use crate::keys::{self, EngineKey};
+use crate::record::{Record, Spine};
+
+/// A read of the engine's tables as of some floor.
+pub(crate) struct Tables<'t> {
+    pub txn: &'t dyn ReadTxn,
+    /// Compact revision: what is missing at or below it was compacted, above it lost.
+    pub floor: i64,
+    /// Records of `history` that lookups visited.
+    pub visited: &'t AtomicU64,
+}
+
+impl<'t> Tables<'t> {
+    /// The newest record of `key` in the engine, tombstone or not.
+    pub fn current(&self, engine_key: &'t EngineKey<'t>, key: &[u8]) -> Result<Option<CurrentRef<'t>>, StoreError> {
+        let Some(bytes) = self.txn.get(Table::Current, engine_key.bytes())? else { return Ok(None) };
+        let current = codec::decode_current(engine_key.bytes(), bytes)?;
+        if current.key == key { Ok(Some(current)) } else { Ok(None) }
+    }
+
+    /// What `current`'s key was at `at`, if it was there.
+    pub fn live_at(&self, current: &CurrentRef<'t>, at: i64, values: bool) -> Result<Option<Record>, StoreError> {
+        if current.revision.main > at {
+            let older = self.older(current, at)?;
+            return Ok(older.filter(|older| !older.tombstone).map(|older| own_history(&older, values)));
+        }
+        if current.tombstone { Ok(None) } else { self.own_current(current, values).map(Some) }
+    }
+
+    /// Copies a record of `current`, fetching its value if it is kept apart.
+    pub fn own_current(&self, current: &CurrentRef<'t>, values: bool) -> Result<Record, StoreError> {
+        let value = match current.value {
+            _ if !values => Bytes::new(),
+            Some(inline) => Bytes::copy_from_slice(inline),
+            None => Bytes::copy_from_slice(self.must_have(current.revision)?.value),
+        };
+        Ok(Record {
+            key: Bytes::copy_from_slice(current.key),
+            value,
+            create_revision: current.create_revision,
+            revision: current.revision,
+            version: current.version,
+            lease: current.lease,
+            previous: current.previous,
+            jump: Revision::ZERO,
+            spine: Spine::default(),
+        })
+    }
+
+    /// The newest record of `current`'s key at or below `at`, which lies below `current` itself.
+    fn older(&self, current: &CurrentRef<'t>, at: i64) -> Result<Option<HistoryRef<'t>>, StoreError> {
+        let above = |revision: Revision| revision.main > at;
+        // The oldest jump that is still above spares the steps to it.
+        let spine = current.spine()?;
+        let mut next = current.previous;
+        if let Some(jump) = spine.jumps.iter().find(|jump| above(**jump)) {
+            next = *jump;
+        }
+        while above(next) {
+            let record = self.must_have(next)?;
+            next = if above(record.jump) { record.jump } else { record.previous };
+        }
+        if next == Revision::ZERO {
+            return Ok(None);
+        }
+        match self.history(next)? {
+            Some(record) => Ok(Some(record)),
+            None if next.main <= self.floor => Ok(None),
+            None => Err(missing(next)),
+        }
+    }
+
+    /// The record at `revision`.
+    pub fn history(&self, revision: Revision) -> Result<Option<HistoryRef<'t>>, StoreError> {
+        self.visited.fetch_add(1, Ordering::Relaxed);
+        let key = revision.to_bytes();
+        let Some(bytes) = self.txn.get(Table::History, &key)? else { return Ok(None) };
+        codec::decode_history(&key, bytes).map(Some)
+    }
+
+    fn must_have(&self, revision: Revision) -> Result<HistoryRef<'t>, StoreError> {
+        self.history(revision)?.ok_or_else(|| missing(revision))
+    }
+
+    /// Walks `current` through `range` in the order of user keys.
+    pub fn walk(&self, range: KeyRange<'t>) -> Result<CurrentWalk<'t>, StoreError> {
+        let (lower, upper) = (keys::lower_edge(range), keys::upper_edge(range));
+        let cursor = self.txn.scan(Table::Current, lower.lower(), upper.upper())?;
+        let mut walk = CurrentWalk { cursor, range, group: VecDeque::new(), ahead: None, peeked: None };
+        walk.advance()?;
+        Ok(walk)
+    }
+}
+
+fn missing(revision: Revision) -> StoreError {
+    codec::corrupt(Table::History, &revision.to_bytes(), "missing")
+}
+
+/// Copies a record of `history`.
+pub(crate) fn own_history(record: &HistoryRef<'_>, values: bool) -> Record {
+    Record {
+        key: Bytes::copy_from_slice(record.key),
+        value: if values { Bytes::copy_from_slice(record.value) } else { Bytes::new() },
+        create_revision: record.create_revision,
+        revision: record.revision,
+        version: record.version,
+        lease: record.lease,
+        previous: record.previous,
+        jump: record.jump,
+        spine: Spine::default(),
+    }
+}
+
+/// A walk through `current`. Groups of long keys are collected and put in the order of their whole keys.
+pub(crate) struct CurrentWalk<'t> {
+    cursor: Box<dyn Cursor<'t> + 't>,
+    range: KeyRange<'t>,
+    /// Members of the group being walked, in order.
+    group: VecDeque<CurrentRef<'t>>,
+    /// Read from the cursor while looking for the end of a group.
+    ahead: Option<Pair<'t>>,
+    peeked: Option<CurrentRef<'t>>,
+}
+
+impl<'t> CurrentWalk<'t> {
+    /// The record the walk stands at, tombstones included.
+    pub fn peek(&self) -> Option<&CurrentRef<'t>> {
+        self.peeked.as_ref()
+    }
+
+    /// Goes on to the next key.
+    pub fn advance(&mut self) -> Result<(), StoreError> {
+        self.peeked = self.step()?;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<CurrentRef<'t>>, StoreError> {
+        loop {
+            if let Some(member) = self.group.pop_front() {
+                return Ok(Some(member));
+            }
+            let pair = match self.ahead.take() {
+                Some(pair) => pair,
+                None => match self.cursor.next()? {
+                    Some(pair) => pair,
+                    None => return Ok(None),
+                },
+            };
+            if !keys::is_long(pair.0) {
+                return codec::decode_current(pair.0, pair.1).map(Some);
+            }
+            self.collect(pair)?;
+        }
+    }
+
+    /// Fills `group` with the members in range of the group that `first` begins.
+    fn collect(&mut self, first: Pair<'t>) -> Result<(), StoreError> {
+        let mut members = Vec::new();
+        let mut pair = first;
+        loop {
+            let member = codec::decode_current(pair.0, pair.1)?;
+            if self.range.contains(member.key) {
+                members.push(member);
+            }
+            match self.cursor.next()? {
+                Some(next) if keys::is_long(next.0) && keys::group(next.0) == keys::group(first.0) => pair = next,
+                other => {
+                    self.ahead = other;
+                    break;
+                }
+            }
+        }
+        members.sort_unstable_by_key(|member| member.key);
+        self.group = members.into();
+        Ok(())
+    }
+}
