@@ -1,56 +1,14 @@
 //! What the doors need from the member behind them.
 //!
-//! [`milepost_node::Node`] is the one that ships; tests put a scripted one in its place, which is how every error can
-//! be shown without provoking it.
+//! [`milepost_node::Node`] is the one that ships. Tests put a smaller member in its place: the same machine and store
+//! without a log, which is how errors of the log and of leadership are shown without provoking them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use milepost_proto::etcdserverpb as pb;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    EmptyKey,
-    KeyNotFound,
-    ValueProvided,
-    LeaseProvided,
-    TooManyOps,
-    DuplicateKey,
-    InvalidSortOption,
-    StreamSort,
-    StreamFilter,
-    Compacted,
-    FutureRevision,
-    NoSpace,
-    Corrupt,
-    LeaseNotFound,
-    LeaseExists,
-    LeaseTtlTooLarge,
-    NotPrimary,
-    MemberExists,
-    MemberNotFound,
-    PeerUrlExists,
-    NotLearner,
-    TooManyLearners,
-    AuthUnavailable,
-    Storage(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    Put(pb::PutResponse),
-    Range(pb::RangeResponse),
-    DeleteRange(pb::DeleteRangeResponse),
-    Txn(pb::TxnResponse),
-    Compaction(pb::CompactionResponse),
-    LeaseGrant(pb::LeaseGrantResponse),
-    LeaseRevoke(pb::LeaseRevokeResponse),
-    LeaseCheckpoint(pb::LeaseCheckpointResponse),
-    Alarm(pb::AlarmResponse),
-    AuthStatus(pb::AuthStatusResponse),
-    ConfChange(Vec<pb::Member>),
-    Empty,
-}
+use milepost_machine::{Error, Reader, Reply};
+use milepost_mvcc::watch::Hub;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeError {
@@ -80,7 +38,7 @@ pub struct Waiter {
     pub ticket: u64,
 }
 
-/// Where this member stands, as far as callers are told. Cheap to make: it is asked for with every call.
+/// Where this member stands, as far as callers are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The cluster.
@@ -99,23 +57,26 @@ pub struct Standing {
     pub is_learner: bool,
 }
 
-/// The member behind the doors. Every method may be called from any thread and none blocks for long.
+/// The member behind the doors. Every method may be called from any thread; none blocks.
 pub trait Backend: Send + Sync + 'static {
     /// An id for the next proposal, unique in the cluster.
     fn next_request_id(&self) -> u64;
-    /// Proposes `payload`, an encoded `InternalRaftRequest` with this `id`.
+
+    /// Proposes `payload`, an encoded `InternalRaftRequest` with this `id`; the waiter hears what applying it answered.
     fn propose(&self, id: u64, payload: Bytes, waiter: Waiter);
+
     /// Answers `ReadReady` once everything committed before this call is applied here.
     fn read_index(&self, waiter: Waiter);
-    /// Where this member stands.
+
+    /// Where this member stands. Asked for with every call: must be cheap.
     fn standing(&self) -> Standing;
-    /// Newest revision that reads see.
-    fn revision(&self) -> i64;
-    /// Reads keys, without any promise about freshness.
-    ///
-    /// # Errors
-    /// As etcd's range.
-    fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Error>;
-    /// Lowest version that all members speak, like `3.7.0`; `None` until it is decided.
-    fn cluster_version(&self) -> Option<String>;
+
+    /// The state of the machine.
+    fn reader(&self) -> &Reader;
+
+    /// Who is watching.
+    fn hub(&self) -> &Hub;
+
+    /// The monotonic clock by which leases run.
+    fn now(&self) -> Duration;
 }

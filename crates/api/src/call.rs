@@ -23,6 +23,11 @@ pub(crate) struct Call {
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Call {
+    /// One that the server makes itself, by the server's own time limit.
+    pub(crate) fn internal(now: Instant) -> Self {
+        Self { started: now, deadline: None, require_leader: false, is_version_text: true }
+    }
+
     /// From a request's headers, which are gRPC's metadata.
     ///
     /// # Errors

@@ -10,11 +10,12 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use milepost_machine::{Reader, Reply};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 
-use crate::backend::{Backend, Completion, Reply, Waiter};
+use crate::backend::{Backend, Completion, Waiter};
 use crate::call::Call;
 use crate::completions::{Expired, Sink, Slots};
 use crate::config::ApiConfig;
@@ -106,6 +107,25 @@ impl Door {
         }
     }
 
+    /// Refuses a write of `cost` bytes when the store is full, and raises the alarm then.
+    ///
+    /// # Errors
+    /// No space.
+    pub(crate) async fn check_quota(&self, call: &Call, cost: u64) -> Result<(), Status> {
+        let Err(why) = self.reader().check_quota(cost) else { return Ok(()) };
+        let member_id = self.backend.standing().member_id;
+        let nospace = pb::AlarmType::Nospace as i32;
+        let is_raised = self.reader().alarms().list(nospace).iter().any(|alarm| alarm.member_id == member_id);
+        if !is_raised {
+            let action = pb::alarm_request::AlarmAction::Activate as i32;
+            let alarm = pb::AlarmRequest { action, member_id, alarm: nospace };
+            // Boxed: this happens once, and must not weigh on every put. The caller hears of the space, whether or not
+            // the others could be told.
+            let _ = Box::pin(self.propose(call, Request::Alarm(alarm))).await;
+        }
+        Err(why.into())
+    }
+
     /// Waits until everything committed before now is applied here.
     ///
     /// # Errors
@@ -189,6 +209,11 @@ impl Door {
         }
     }
 
+    /// The state of the machine.
+    pub(crate) fn reader(&self) -> &Reader {
+        self.backend.reader()
+    }
+
     /// A complete header: `revision` with who answers, in which cluster and term.
     pub(crate) fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
         let standing = self.backend.standing();
@@ -199,7 +224,7 @@ impl Door {
     /// Completes the header that the state machine made, which carries the revision alone.
     pub(crate) fn complete(&self, header: &mut Option<pb::ResponseHeader>) {
         let revision = header.as_ref().map_or(0, |header| header.revision);
-        *header = self.header(if revision == 0 { self.backend.revision() } else { revision });
+        *header = self.header(if revision == 0 { self.reader().revision() } else { revision });
     }
 
     /// The checks that come before a message is looked at, in etcd's order.

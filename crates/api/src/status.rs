@@ -8,7 +8,9 @@
 
 use std::borrow::Cow;
 
-use crate::backend::{Error, NodeError};
+use milepost_machine::Error;
+
+use crate::backend::NodeError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
@@ -151,6 +153,7 @@ table! {
     PROPOSAL_DROPPED = Unknown "raft proposal dropped";
     STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
     STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";
+    AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
     UNKNOWN_HEALTH_SERVICE = NotFound "unknown service";
 }
 

@@ -42,6 +42,7 @@ const GOLDEN: &str = "\
 2 raft proposal dropped
 12 RangeStream does not support custom sort orders
 12 RangeStream does not support revision filters
+9 etcdserver: authentication is not enabled
 5 unknown service
 ";
 

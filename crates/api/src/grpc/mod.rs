@@ -16,4 +16,4 @@ pub(crate) mod wire;
 
 pub(crate) use method::{METHODS, Method, Shape};
 pub(crate) use serve::serve;
-pub(crate) use stream::Accounting;
+pub(crate) use stream::{Inlet, Stage};

@@ -9,12 +9,12 @@ use hyper::body::Incoming;
 use milepost_proto::Message;
 
 use super::reply::{self, Reply, ReplyBody};
-use super::stream::Accounting;
+use super::stream::{Accounting, Driven, Inlet};
 use super::wire::{self, Messages};
 use super::{Method, Shape};
 use crate::call::{self, Call};
 use crate::door::Door;
-use crate::handlers::{health, kv, later};
+use crate::handlers::{auth, cluster, health, kv, later, lease, maintenance, watch};
 use crate::status::{Code, Status};
 
 /// Answers `request`; failures are answers too.
@@ -56,7 +56,7 @@ async fn unary(door: Rc<Door>, method: Method, call: Call, mut messages: Message
     let request = match messages.next().await {
         Some(Ok(request)) => request,
         Some(Err(status)) => return fail(&mut accounting, &status),
-        None => return fail(&mut accounting, &Status::new(Code::Internal, "grpc: no message in the request of a unary call")),
+        None => return fail(&mut accounting, &NO_MESSAGE),
     };
     let request_bytes = request.len();
     door.metrics.received(method, request_bytes);
@@ -109,6 +109,22 @@ async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) ->
 async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
     match method {
         Method::Put | Method::Range => unreachable!("answered by the caller"),
+        Method::Txn => ask(door, call, request, kv::txn).await,
+        Method::DeleteRange => ask(door, call, request, kv::delete_range).await,
+        Method::Compact => ask(door, call, request, kv::compact).await,
+        Method::LeaseGrant => ask(door, call, request, lease::grant).await,
+        Method::LeaseRevoke => ask(door, call, request, lease::revoke).await,
+        Method::LeaseTimeToLive => ask(door, call, request, lease::time_to_live).await,
+        Method::LeaseLeases => ask(door, call, request, lease::leases).await,
+        Method::MemberList => ask(door, call, request, cluster::member_list).await,
+        Method::Alarm => ask(door, call, request, maintenance::alarm).await,
+        Method::Status => {
+            let request = wire::decode(request)?;
+            door.admit(call, true)?;
+            Ok(wire::encode(&maintenance::status(door, call, request).await?))
+        }
+        Method::AuthStatus => ask(door, call, request, auth::status).await,
+        Method::Authenticate => ask(door, call, request, auth::authenticate).await,
         Method::HealthCheck => ask(door, call, request, health::check).await,
         Method::HealthList => ask(door, call, request, health::list).await,
         _ => {
@@ -122,9 +138,35 @@ async fn open_stream(door: Rc<Door>, method: Method, call: Call, messages: Messa
     if let Err(status) = door.admit(&call, method == Method::Snapshot) {
         return fail(&mut accounting, &status);
     }
-    let _ = messages;
-    fail(&mut accounting, &later::status(method))
+    let body = match method {
+        Method::Watch => {
+            let requests = Inlet::new(messages, &door, method);
+            Driven::start(&door, method, call, accounting, |stage| watch::watch(stage, requests))
+        }
+        Method::LeaseKeepAlive => {
+            let requests = Inlet::new(messages, &door, method);
+            Driven::start(&door, method, call, accounting, |stage| lease::keep_alive(stage, requests))
+        }
+        Method::RangeStream => {
+            let request = only(Inlet::new(messages, &door, method)).await;
+            Driven::start(&door, method, call, accounting, |stage| kv::range_stream(stage, request))
+        }
+        Method::HealthWatch => {
+            let request = only(Inlet::new(messages, &door, method)).await;
+            Driven::start(&door, method, call, accounting, |stage| health::watch(stage, request))
+        }
+        _ => return fail(&mut accounting, &later::status(method)),
+    };
+    reply::ok(ReplyBody::Stream(body))
 }
+
+/// The one request of a call whose answer is a stream.
+async fn only<Q: Message + Default>(mut requests: Inlet<Q>) -> Result<Q, Status> {
+    requests.next().await.unwrap_or_else(|| Err(NO_MESSAGE))
+}
+
+/// A call without its request. Source: grpc-go answers an end of stream there with this code.
+const NO_MESSAGE: Status = Status::new(Code::Internal, "grpc: the call ended before its request came");
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,15 @@
 use std::rc::Rc;
 
 use milepost_proto::health as pb;
+use milepost_proto::health::health_check_response::ServingStatus;
 
 use crate::call::Call;
 use crate::door::Door;
+use crate::grpc::Stage;
 use crate::status::{self, Status};
 
-const SERVING: pb::HealthCheckResponse = pb::HealthCheckResponse { status: pb::health_check_response::ServingStatus::Serving as i32 };
+const SERVING: pb::HealthCheckResponse = pb::HealthCheckResponse { status: ServingStatus::Serving as i32 };
+const UNKNOWN: pb::HealthCheckResponse = pb::HealthCheckResponse { status: ServingStatus::ServiceUnknown as i32 };
 
 /// Serving from the first moment on: the doors open when the member does.
 ///
@@ -24,4 +27,13 @@ pub(crate) async fn check(_: &Rc<Door>, _: &Call, request: pb::HealthCheckReques
 /// None.
 pub(crate) async fn list(_: &Rc<Door>, _: &Call, _: pb::HealthListRequest) -> Result<pb::HealthListResponse, Status> {
     Ok(pb::HealthListResponse { statuses: [(String::new(), SERVING)].into() })
+}
+
+/// The state now, and then silence: it does not change while the server lives. An unknown name is an answer here.
+pub(crate) async fn watch(stage: Stage, request: Result<pb::HealthCheckRequest, Status>) -> Status {
+    match request {
+        Ok(request) => stage.outlet.send(if request.service.is_empty() { &SERVING } else { &UNKNOWN }),
+        Err(status) => return status,
+    }
+    std::future::pending().await
 }

@@ -32,8 +32,6 @@ pub(crate) struct DoorMetrics {
     pub(crate) health_failures: Tally,
     /// `etcd_server_request_duration_seconds` by method and success.
     pub(crate) requests: Vec<[Timings<14>; 2]>,
-    pub(crate) watch_failures: [Tally; 2],
-    pub(crate) keepalive_failures: [Tally; 2],
     /// Calls by shape (unary, stream) and API version. The lock is the door's own but for scrapes.
     pub(crate) clients: Mutex<BTreeMap<String, [u64; 2]>>,
 }
@@ -54,8 +52,6 @@ impl DoorMetrics {
             received_bytes: Tally::default(),
             health_success: Tally::default(),
             health_failures: Tally::default(),
-            watch_failures: Default::default(),
-            keepalive_failures: Default::default(),
             clients: Mutex::default(),
         }
     }
