@@ -22,8 +22,11 @@ impl Alarms {
     pub(crate) fn load(table: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Self, Fatal> {
         let mut alarms = Self::default();
         for key in table.keys() {
-            let alarm = AlarmMember::decode(&key[..])
-                .map_err(|e| Fatal::BrokenRecord { table: "alarm", key: hex(key), why: e.to_string() })?;
+            let alarm = AlarmMember::decode(&key[..]).map_err(|e| Fatal::BrokenRecord {
+                table: "alarm",
+                key: hex(key),
+                why: e.to_string(),
+            })?;
             alarms.raise(MemberId(alarm.member_id), alarm.alarm);
         }
         Ok(alarms)
@@ -67,7 +70,8 @@ mod tests {
     #[test]
     fn records_and_lists() {
         let (nospace, corrupt) = (AlarmType::Nospace as i32, AlarmType::Corrupt as i32);
-        let keys = [Alarms::key(MemberId(2), corrupt), Alarms::key(MemberId(9), nospace), Alarms::key(MemberId(1), nospace)];
+        let keys =
+            [Alarms::key(MemberId(2), corrupt), Alarms::key(MemberId(9), nospace), Alarms::key(MemberId(1), nospace)];
         assert_eq!(keys[1], [8, 9, 16, 1]);
         let mut alarms = Alarms::load(&keys.into_iter().map(|key| (key, vec![])).collect()).unwrap();
         assert_eq!(alarms.list(0).iter().map(|alarm| alarm.member_id).collect::<Vec<_>>(), [1, 9, 2]);

@@ -42,7 +42,8 @@ fn single_requests() {
     assert_eq!(range_stream(&pb::RangeRequest { sort_order: 2, ..ranged.clone() }), Err(Error::StreamSort));
     assert_eq!(range_stream(&pb::RangeRequest { min_mod_revision: 1, ..ranged }), Err(Error::StreamFilter));
 
-    let mut request = pb::PutRequest { value: "v".into(), lease: 1, ignore_value: true, ignore_lease: true, ..Default::default() };
+    let mut request =
+        pb::PutRequest { value: "v".into(), lease: 1, ignore_value: true, ignore_lease: true, ..Default::default() };
     assert_eq!(put(&request), Err(Error::EmptyKey));
     request.key = "k".into();
     assert_eq!(put(&request), Err(Error::ValueProvided));

@@ -8,10 +8,11 @@ use milepost_engine::{EngineError, Table, WriteTxn};
 use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
+use crate::hash::Hasher;
 use crate::keys::{self, EngineKey};
 use crate::store::{Durable, Inner, SpaceState};
 use crate::tables::Meta;
-use crate::view::ViewState;
+use crate::view::{View, ViewState};
 
 /// What committing needs to remember; see [`Inner::committer`].
 pub(crate) struct Committer {
@@ -19,18 +20,20 @@ pub(crate) struct Committer {
     pub committed: Meta,
     /// Where the compaction in progress goes on.
     pub resume: Option<milepost_types::Revision>,
+    /// The hash being taken before the compaction that is due, and what it reads.
+    pub hasher: Option<(Hasher, View)>,
 }
 
 impl Committer {
     pub fn new(committed: Meta) -> Self {
-        Self { committed, resume: None }
+        Self { committed, resume: None, hasher: None }
     }
 }
 
 impl Inner {
     /// The background thread. Time comes only from the waits: a generation is committed at the first wait that ends
     /// without a call, so none gets older than the age bound and a commit.
-    pub fn run(&self) {
+    pub fn run(self: Arc<Self>) {
         loop {
             let (flush, wait) = {
                 let mut core = self.core.lock();
@@ -64,7 +67,7 @@ impl Inner {
     }
 
     /// Commits a generation, or else does a step of a compaction. False: nothing to do.
-    pub fn work(&self, flush: bool) -> Result<bool, StoreError> {
+    pub fn work(self: &Arc<Self>, flush: bool) -> Result<bool, StoreError> {
         let mut committer = self.committer.lock();
         self.commit_next(&mut committer, flush)
             .and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) })

@@ -6,6 +6,7 @@
 //! changed since, not what is there. After a crash it starts again at F; what is gone already is passed over.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use milepost_engine::{Table, WriteTxn};
@@ -14,6 +15,7 @@ use milepost_types::Revision;
 use crate::codec;
 use crate::commit::Committer;
 use crate::error::StoreError;
+use crate::hash::{Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
 use crate::store::{Durable, Inner};
 use crate::tables;
@@ -30,10 +32,16 @@ struct Step {
 
 impl Inner {
     /// Does one step of the compaction that is due. False: none is, or views still need what it would delete.
-    pub(crate) fn compact_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
+    pub(crate) fn compact_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
         // Only a floor that is committed: otherwise a crash would replay reads against what was deleted after them.
         let bound = committer.committed.scheduled;
-        if bound <= committer.committed.finished || self.is_pinned() {
+        if bound <= committer.committed.finished {
+            return Ok(false);
+        }
+        if self.hash_some(committer, bound)? {
+            return Ok(true);
+        }
+        if self.is_pinned() {
             return Ok(false);
         }
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
@@ -52,6 +60,32 @@ impl Inner {
             committer.committed.finished = bound;
             self.measure()?;
             self.compacted(bound);
+        }
+        Ok(true)
+    }
+
+    /// Goes on with the hash that is to be taken before the compaction to `bound` deletes anything. False: none is.
+    fn hash_some(self: &Arc<Self>, committer: &mut Committer, bound: i64) -> Result<bool, StoreError> {
+        // A newer compaction overtook the one being hashed, which now never finishes by itself.
+        committer.hasher.take_if(|(hasher, _)| hasher.done().hash_revision != bound);
+        if committer.hasher.is_none() {
+            let mut core = self.core.lock();
+            if core.meta.scheduled != bound || !self.options.compaction_hash {
+                return Ok(false);
+            }
+            let Some(floor) = core.hash_from.take() else { return Ok(false) };
+            drop(core);
+            committer.hasher = Some((Hasher::of_compaction(floor, bound), self.view()));
+        }
+        let Some((hasher, view)) = &mut committer.hasher else { return Ok(false) };
+        if hasher.step(view)? {
+            let hash = hasher.done();
+            committer.hasher = None;
+            let mut core = self.core.lock();
+            core.hashes.push_back(hash);
+            if core.hashes.len() > KEPT_HASHES {
+                core.hashes.pop_front();
+            }
         }
         Ok(true)
     }

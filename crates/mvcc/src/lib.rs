@@ -32,6 +32,8 @@ mod commit;
 mod compact;
 mod error;
 mod generation;
+mod hash;
+mod history;
 mod keys;
 mod record;
 mod scan;
@@ -42,6 +44,7 @@ pub mod watch;
 mod writer;
 
 pub use error::StoreError;
+pub use hash::HashKv;
 pub use record::{Header, Record};
 pub use store::{Durable, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats};
 pub use tables::{APP_PREFIX, SmallTable};

@@ -1,6 +1,6 @@
 //! The store as a whole: opening it, its handles, and what they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,10 +16,9 @@ use crate::codec;
 use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::generation::Generation;
-use crate::record::Record;
-use crate::scan;
+use crate::hash::HashKv;
 use crate::tables::{APP_PREFIX, Meta, SmallTable};
-use crate::view::{Floor, Reader, View, ViewState};
+use crate::view::{Floor, View, ViewState};
 use crate::writer::Writer;
 
 /// Bounds and paces. See `docs/decisions/001-store-engine.md` for the figures behind them.
@@ -35,6 +34,8 @@ pub struct StoreOptions {
     pub compaction_batch: usize,
     /// Pause between such steps.
     pub compaction_sleep: Duration,
+    /// Take a hash of what each compaction leaves, for members to compare. Costs a walk through all of history each time.
+    pub compaction_hash: bool,
     /// Commit and compact on a thread of the store's own. Without it somebody must call [`Store::step`].
     pub background: bool,
 }
@@ -47,6 +48,7 @@ impl Default for StoreOptions {
             gen_age: Duration::from_millis(500),
             compaction_batch: 1000,
             compaction_sleep: Duration::from_millis(10),
+            compaction_hash: false,
             background: true,
         }
     }
@@ -148,6 +150,10 @@ pub(crate) struct Core {
     pub hurry: bool,
     /// Floors below the newest that views may still hold.
     pub old_floors: Vec<Weak<Floor>>,
+    /// The floor before the newest, if a hash of the compaction to the newest may be kept: the one before had finished.
+    pub hash_from: Option<i64>,
+    /// Hashes of the last compactions.
+    pub hashes: VecDeque<HashKv>,
     /// Who wants to know when deletions up to a revision are done.
     pub when_compacted: Vec<(i64, WhenCompacted)>,
     pub space: SpaceState,
@@ -166,6 +172,8 @@ impl Core {
 
     /// Makes `bound` the logical floor for every view taken from now on.
     pub fn raise_floor(&mut self, bound: i64, inner: &Inner) {
+        let completed = self.meta.finished == self.meta.scheduled;
+        self.hash_from = completed.then_some(self.state.floor.compact_revision);
         self.meta.scheduled = bound;
         self.hurry = true;
         self.old_floors.push(Arc::downgrade(&self.state.floor));
@@ -216,7 +224,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// Waits until the active generation takes another entry.
-    pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
+    pub fn wait_for_room(self: &Arc<Self>) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
         while core.is_full(&self.options) && core.state.sealed.is_some() && core.failed.is_none() {
@@ -306,6 +314,8 @@ impl Store {
             dirty: false,
             hurry: false,
             old_floors: Vec::new(),
+            hash_from: None,
+            hashes: VecDeque::new(),
             when_compacted: Vec::new(),
             space: SpaceState::Ok,
             failed: None,
@@ -330,7 +340,7 @@ impl Store {
         Ok((Self { handle: handle.clone() }, Writer { handle }, opened))
     }
 
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
@@ -350,54 +360,6 @@ impl Store {
     #[must_use]
     pub fn compact_revision(&self) -> i64 {
         self.inner().state.load().floor.compact_revision
-    }
-
-    /// Changes from `from` on in the order of their revisions, up to the newest visible one: at least one if there is
-    /// any, at most `max_records`, ending when their keys and values exceed `max_bytes`.
-    ///
-    /// # Errors
-    /// [`StoreError::Compacted`] if `from` lies below the floor, or if the store cannot be read.
-    pub fn history(
-        &self,
-        from: Revision,
-        max_records: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<Arc<Record>>, StoreError> {
-        let view = self.view();
-        let floor = view.compact_revision();
-        if from.main < floor {
-            return Err(StoreError::Compacted { asked: from.main, floor });
-        }
-        let mut out = Vec::new();
-        let (mut count, mut bytes) = (0, 0);
-        let mut fits = |record: &Record| {
-            let fits = count < max_records && (count == 0 || bytes < max_bytes);
-            count += 1;
-            bytes += record.key.len() + record.value.len();
-            fits
-        };
-        if !view.history_in_engine(from, &mut out, &mut fits)? {
-            return Ok(out);
-        }
-        if let Some(sealed) = &view.state.sealed {
-            sealed.history(from, view.revision, &mut out, &mut fits);
-        }
-        view.state.active.history(from, view.revision, &mut out, &mut fits);
-        Ok(out)
-    }
-
-    /// What `record`'s key was just before the request that made `record`: `None` if it was not there, or if that has
-    /// been compacted.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn previous(&self, record: &Record) -> Result<Option<Arc<Record>>, StoreError> {
-        let before = record.revision.main - 1;
-        let view = self.view();
-        if before < view.compact_revision() || record.previous == Revision::ZERO || record.create_revision > before {
-            return Ok(None);
-        }
-        view.at_revision(&record.key, record.previous, before)
     }
 
     /// Commits and syncs everything applied so far.
@@ -525,42 +487,4 @@ fn read_table(txn: &dyn ReadTxn, small: SmallTable) -> Result<BTreeMap<Vec<u8>, 
         }
     }
     Ok(rows)
-}
-
-impl View {
-    /// Appends what the engine holds from `from` on; false if `fits` refused one.
-    fn history_in_engine(
-        &self,
-        from: Revision,
-        out: &mut Vec<Arc<Record>>,
-        fits: &mut dyn FnMut(&Record) -> bool,
-    ) -> Result<bool, StoreError> {
-        let end = Revision::new(self.state.first_main(), 0);
-        if from >= end {
-            return Ok(true);
-        }
-        let txn = self.inner.engine.read()?;
-        let (from, end) = (from.to_bytes(), end.to_bytes());
-        let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Excluded(&end))?;
-        while let Some((key, bytes)) = cursor.next()? {
-            let record = Arc::new(scan::own_history(&codec::decode_history(key, bytes)?, true));
-            if !fits(&record) {
-                return Ok(false);
-            }
-            out.push(record);
-        }
-        Ok(true)
-    }
-
-    /// The newest live record of `key` at or below main revision `at`, known to be at or before `revision`.
-    fn at_revision(&self, key: &[u8], revision: Revision, at: i64) -> Result<Option<Arc<Record>>, StoreError> {
-        if revision.main > at || revision.main >= self.state.first_main() {
-            return self.get(key, at);
-        }
-        let txn = self.inner.engine.read()?;
-        let reader = Reader { inner: &self.inner, state: &self.state };
-        let tables = reader.tables(&*txn);
-        let Some(record) = tables.history(revision)? else { return Ok(None) };
-        Ok((!record.tombstone).then(|| Arc::new(scan::own_history(&record, true))))
-    }
 }

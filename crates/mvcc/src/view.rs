@@ -160,6 +160,10 @@ impl<'a> Reader<'a> {
         if let Some(record) = self.in_memory(key, at) {
             return Ok((!record.is_tombstone()).then_some(record));
         }
+        // Nothing is stored there, and engines refuse to look.
+        if key.is_empty() {
+            return Ok(None);
+        }
         let txn = self.inner.engine.read()?;
         let tables = self.tables(&*txn);
         let engine_key = EngineKey::of(key);
@@ -171,6 +175,9 @@ impl<'a> Reader<'a> {
     pub fn newest_with_spine(&self, key: &[u8]) -> Result<Option<Arc<Record>>, StoreError> {
         if let Some(record) = self.in_memory(key, i64::MAX) {
             return Ok(Some(record));
+        }
+        if key.is_empty() {
+            return Ok(None);
         }
         let txn = self.inner.engine.read()?;
         let tables = self.tables(&*txn);

@@ -44,7 +44,7 @@ pub struct EventBatch {
 impl Writer {
     /// Begins the changes of the log entry `index`; waits while both generations are full.
     pub fn begin(&mut self, index: LogIndex, term: Term) -> Change<'_> {
-        let inner = &*self.handle.inner;
+        let inner = &self.handle.inner;
         let core = inner.wait_for_room();
         debug_assert!(index > core.meta.applied, "entry {index} after {}", core.meta.applied);
         let (records, tables) = (Vec::new(), Vec::new());

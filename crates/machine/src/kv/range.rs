@@ -37,7 +37,11 @@ pub(crate) fn has_revision_bounds(request: &pb::RangeRequest) -> bool {
 }
 
 /// Runs `request` on `keys`. `want_count`: fill in how many keys the range holds, whatever the limit.
-pub(crate) fn range(keys: &impl Keys, request: &pb::RangeRequest, want_count: bool) -> Result<pb::RangeResponse, Fault> {
+pub(crate) fn range(
+    keys: &impl Keys,
+    request: &pb::RangeRequest,
+    want_count: bool,
+) -> Result<pb::RangeResponse, Fault> {
     let span = KeyRange::from_wire(&request.key, &request.range_end);
     if request.count_only {
         let found = keys.range(span, request.revision, RangeOptions { limit: 1, count: true, values: false })?;

@@ -179,9 +179,10 @@ fn run(change: &mut Change<'_>, path: &Path<'_>, want_ranges: bool) -> Result<pb
             Some(Request::RequestRange(request)) if want_ranges => {
                 Some(Response::ResponseRange(range::range(change, request, true)?))
             }
-            Some(Request::RequestRange(_)) => {
-                Some(Response::ResponseRange(pb::RangeResponse { header: header(change.newest()), ..Default::default() }))
-            }
+            Some(Request::RequestRange(_)) => Some(Response::ResponseRange(pb::RangeResponse {
+                header: header(change.newest()),
+                ..Default::default()
+            })),
             Some(Request::RequestPut(request)) => Some(Response::ResponsePut(put(change, request)?)),
             Some(Request::RequestDeleteRange(request)) => {
                 Some(Response::ResponseDeleteRange(delete_range(change, request)?))

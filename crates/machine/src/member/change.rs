@@ -73,11 +73,7 @@ impl Membership {
     ///
     /// The rules and their order are etcd's `ValidateConfigurationChange`; they decide state. `max_learners` is the one
     /// local setting among them.
-    pub(crate) fn judge(
-        &self,
-        change: &ConfChange,
-        max_learners: usize,
-    ) -> Result<Result<Verdict, Error>, Malformed> {
+    pub(crate) fn judge(&self, change: &ConfChange, max_learners: usize) -> Result<Result<Verdict, Error>, Malformed> {
         let id = MemberId(change.node_id());
         if self.removed.contains(&id) {
             return Ok(Err(Error::MemberNotFound));

@@ -50,8 +50,11 @@ impl Membership {
         let mut membership = Self::default();
         for (key, json) in members {
             let id = id_of("members", key)?;
-            let member = Member::from_json(json)
-                .map_err(|why| Fatal::BrokenRecord { table: "members", key: hex(key), why: why.to_string() })?;
+            let member = Member::from_json(json).map_err(|why| Fatal::BrokenRecord {
+                table: "members",
+                key: hex(key),
+                why: why.to_string(),
+            })?;
             membership.members.insert(id, Member { id, ..member });
         }
         for key in removed.keys() {

@@ -45,12 +45,7 @@ pub(super) struct RaftAttributes {
 pub(super) struct Attributes {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) name: String,
-    #[serde(
-        rename = "clientURLs",
-        default,
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "clientURLs", default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub(super) client_urls: Vec<String>,
 }
 

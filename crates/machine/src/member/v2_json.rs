@@ -174,7 +174,10 @@ mod tests {
         let file = |path: &str| json.pointer(&format!("/Root/Children/0/Children/{path}/Value")).unwrap().clone();
         assert_eq!(file("members/Children/10/Children/raftAttributes"), r#"{"peerURLs":["http://p16"]}"#);
         assert_eq!(file("members/Children/10/Children/attributes"), r#"{"name":"n","clientURLs":["http://c"]}"#);
-        assert_eq!(file("members/Children/a/Children/raftAttributes"), r#"{"peerURLs":["http://p10"],"isLearner":true}"#);
+        assert_eq!(
+            file("members/Children/a/Children/raftAttributes"),
+            r#"{"peerURLs":["http://p10"],"isLearner":true}"#
+        );
         assert_eq!(json.pointer("/Root/Children/0/Children/members/Children/a/Children/attributes"), None);
         assert_eq!(file("removed_members/Children/dead"), "");
         assert_eq!(file("version"), "3.7.0");

@@ -36,10 +36,6 @@ impl Rig {
         Self { engine, machine, config, index: 0 }
     }
 
-    pub fn store(&self) -> Store {
-        self.machine.reader().store()
-    }
-
     /// Stops and starts again over what is durable: everything, after a sync.
     pub fn reopen(self) -> Self {
         let Self { engine, machine, config, index } = self;
@@ -52,17 +48,17 @@ impl Rig {
         Self { engine, machine, config, index }
     }
 
-    pub fn apply(&mut self, request: Request, want_reply: bool) -> Applied {
+    pub fn apply(&mut self, request: Request, want_reply: bool) -> Result<Applied, Fatal> {
         let raft_request = pb::InternalRaftRequest {
             header: Some(pb::RequestHeader { id: self.index + 100, ..Default::default() }),
             id: 0,
             request: Some(request),
         };
-        self.apply_bytes(EntryKind::Normal, raft_request.encode_to_vec().into(), want_reply).unwrap()
+        self.apply_bytes(EntryKind::Normal, raft_request.encode_to_vec().into(), want_reply)
     }
 
-    pub fn conf_change(&mut self, change: &ConfChange, want_reply: bool) -> Applied {
-        self.apply_bytes(EntryKind::ConfChange, change.encode_to_vec().into(), want_reply).unwrap()
+    pub fn conf_change(&mut self, change: &ConfChange, want_reply: bool) -> Result<Applied, Fatal> {
+        self.apply_bytes(EntryKind::ConfChange, change.encode_to_vec().into(), want_reply)
     }
 
     pub fn apply_bytes(&mut self, kind: EntryKind, data: Bytes, want_reply: bool) -> Result<Applied, Fatal> {
@@ -80,17 +76,14 @@ impl Rig {
             None => (true, line),
         };
         let out = match parse(text) {
-            Command::Propose(request) => print::applied(&self.apply(request, want_reply)),
-            Command::ConfChange(change) => print::applied(&self.conf_change(&change, want_reply)),
-            Command::Empty => print::applied(&self.apply_bytes(EntryKind::Normal, Bytes::new(), false).unwrap()),
-            Command::Garbage(bytes) => match self.apply_bytes(EntryKind::Normal, bytes.into(), true) {
-                Ok(applied) => print::applied(&applied),
-                Err(fatal) => format!("FATAL: {fatal}\n"),
-            },
+            Command::Propose(request) => print::applied(self.apply(request, want_reply)),
+            Command::ConfChange(change) => print::applied(self.conf_change(&change, want_reply)),
+            Command::Empty => print::applied(self.apply_bytes(EntryKind::Normal, Bytes::new(), false)),
+            Command::Garbage(bytes) => print::applied(self.apply_bytes(EntryKind::Normal, bytes.into(), true)),
             Command::Range(request) => print::outcome(self.machine.reader().range(&request).map(|r| print::range(&r))),
             Command::Txn(request) => {
                 let reply = self.machine.reader().txn_readonly(&request);
-                print::outcome(reply.map(|reply| print::txn(&reply, 0)))
+                print::outcome(reply.map(|reply| print::txn(&reply)))
             }
             Command::Stream(request) => {
                 let mut stream = self.machine.reader().range_stream(request);
@@ -123,7 +116,9 @@ fn change(words: &[&str]) -> ConfChange {
     let id = |text: &str| MemberId(u64::from_str_radix(text, 16).unwrap());
     let urls = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
     match words {
-        ["add", who, list] => member::add(7, &member::Member { id: id(who), peer_urls: urls(list), ..Default::default() }),
+        ["add", who, list] => {
+            member::add(7, &member::Member { id: id(who), peer_urls: urls(list), ..Default::default() })
+        }
         ["learner", who, list] => {
             let learner = member::Member { id: id(who), peer_urls: urls(list), is_learner: true, ..Default::default() };
             member::add(7, &learner)
@@ -131,6 +126,8 @@ fn change(words: &[&str]) -> ConfChange {
         ["promote", who] => member::promote(7, id(who)),
         ["update", who, list] => member::update(7, id(who), urls(list)),
         ["remove", who] => member::remove(7, id(who)),
+        ["malformed", who] => ConfChange { context: Some("{".into()), ..member::promote(7, id(who)) },
+        ["other", who] => ConfChange { node_id: Some(id(who).0), ..member::update(7, MemberId(0x99), vec![]) },
         _ => panic!("no such change of membership: {words:?}"),
     }
 }

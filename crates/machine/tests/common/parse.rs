@@ -90,15 +90,13 @@ fn small(words: &[&str]) -> Request {
             enabled: *target != "off",
             ver: (*target).into(),
         }),
-        ["attributes", id, name, url] => {
-            Request::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
-                member_id: u64::from_str_radix(id, 16).unwrap(),
-                member_attributes: Some(membershippb::Attributes {
-                    name: (*name).into(),
-                    client_urls: vec![(*url).into()],
-                }),
-            })
-        }
+        ["attributes", id, name, url] => Request::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
+            member_id: u64::from_str_radix(id, 16).unwrap(),
+            member_attributes: Some(membershippb::Attributes {
+                name: (*name).into(),
+                client_urls: vec![(*url).into()],
+            }),
+        }),
         ["auth-status"] => Request::AuthStatus(pb::AuthStatusRequest {}),
         ["auth-enable"] => Request::AuthEnable(pb::AuthEnableRequest {}),
         ["version-test"] => Request::DowngradeVersionTest(pb::DowngradeVersionTestRequest { ver: "3.6.0".into() }),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use milepost_machine::{Applied, Effect, Error, Reader, Reply};
+use milepost_machine::{Applied, Effect, Error, Fatal, Reader, Reply};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::mvccpb::KeyValue;
 use pb::response_op::Response;
@@ -34,14 +34,14 @@ pub fn range(reply: &pb::RangeResponse) -> String {
     out
 }
 
-pub fn txn(reply: &pb::TxnResponse, depth: usize) -> String {
+pub fn txn(reply: &pb::TxnResponse) -> String {
     let mut out = format!("txn {} succeeded={}\n", revision(reply.header.as_ref()), reply.succeeded);
     for op in &reply.responses {
         let inner = match &op.response {
             Some(Response::ResponseRange(reply)) => range(reply),
             Some(Response::ResponsePut(reply)) => put(reply),
             Some(Response::ResponseDeleteRange(reply)) => delete(reply),
-            Some(Response::ResponseTxn(reply)) => txn(reply, depth + 1),
+            Some(Response::ResponseTxn(reply)) => txn(reply),
             None => "nothing\n".into(),
         };
         for line in inner.lines() {
@@ -69,7 +69,8 @@ fn members(members: &[pb::Member]) -> String {
     for member in members {
         let learner = if member.is_learner { " learner" } else { "" };
         let (peers, clients) = (member.peer_ur_ls.join(","), member.client_ur_ls.join(","));
-        writeln!(out, "  member {:x} peers={peers} name={} clients={clients}{learner}", member.id, member.name).unwrap();
+        writeln!(out, "  member {:x} peers={peers} name={} clients={clients}{learner}", member.id, member.name)
+            .unwrap();
     }
     out
 }
@@ -84,7 +85,7 @@ fn reply(reply: &Reply) -> String {
         Reply::Put(reply) => put(reply),
         Reply::Range(reply) => range(reply),
         Reply::DeleteRange(reply) => delete(reply),
-        Reply::Txn(reply) => txn(reply, 0),
+        Reply::Txn(reply) => txn(reply),
         Reply::Compaction(reply) => format!("compacted {}\n", revision(reply.header.as_ref())),
         Reply::LeaseGrant(reply) => {
             format!("granted {} id={} ttl={}\n", revision(reply.header.as_ref()), reply.id, reply.ttl)
@@ -98,7 +99,11 @@ fn reply(reply: &Reply) -> String {
     }
 }
 
-pub fn applied(applied: &Applied) -> String {
+pub fn applied(result: Result<Applied, Fatal>) -> String {
+    let applied = match result {
+        Ok(applied) => applied,
+        Err(fatal) => return format!("FATAL: {fatal}\n"),
+    };
     let mut out = match &applied.reply {
         None => "no reply\n".into(),
         Some(Ok(ok)) => reply(ok),
@@ -120,7 +125,7 @@ fn effect(effect: &Effect) -> String {
     match effect {
         Effect::ConfChange { change, peer_urls, conf_state } => {
             let change = change.as_ref().map_or("refused".into(), |change| {
-                format!("kind {} of {:x} at {}", change.r#type(), change.node_id(), peer_urls.join(","))
+                format!("kind {} of {:x} at [{}]", change.r#type(), change.node_id(), peer_urls.join(","))
             });
             format!("raft: {change}; voters {:x?} learners {:x?}", conf_state.voters, conf_state.learners)
         }
@@ -139,9 +144,8 @@ pub fn state(reader: &Reader) -> String {
     let removed: Vec<String> = membership.removed.iter().map(ToString::to_string).collect();
     let version = cluster.version.map_or("undecided".into(), |version| version.to_string());
     let mut out = members(&membership.to_wire());
-    writeln!(out, "  removed: {}", removed.join(" ")).unwrap();
-    writeln!(out, "  version {version}, downgrade enabled={} {}", cluster.downgrade.enabled, cluster.downgrade.target)
-        .unwrap();
+    let downgrade = if cluster.downgrade.enabled { &cluster.downgrade.target } else { "none" };
+    writeln!(out, "  removed [{}], version {version}, downgrade {downgrade}", removed.join(" ")).unwrap();
     out += &alarms(&reader.alarms().list(0));
     for id in reader.lessor().ids() {
         let (ttl, remaining) = reader.lessor().replicated(id).unwrap();
