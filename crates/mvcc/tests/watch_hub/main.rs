@@ -1,0 +1,7 @@
+//! The watch hub from outside.
+
+mod golden;
+mod memory;
+mod model;
+mod past;
+mod threads;
