@@ -222,7 +222,22 @@ pub(crate) fn decode_attached<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<
     Ok(input.rest)
 }
 
-impl CurrentRef<'_> {
+impl<'a> CurrentRef<'a> {
+    /// The same record as `history` holds it; its jump is not told.
+    pub fn with_value(&self, value: &'a [u8]) -> HistoryRef<'a> {
+        HistoryRef {
+            revision: self.revision,
+            tombstone: self.tombstone,
+            create_revision: self.create_revision,
+            version: self.version,
+            lease: self.lease,
+            previous: self.previous,
+            jump: Revision::ZERO,
+            key: self.key,
+            value,
+        }
+    }
+
     /// The record's spine.
     pub fn spine(&self) -> Result<Spine, StoreError> {
         let mut input = Input { rest: self.links };

@@ -9,7 +9,6 @@ use milepost_types::Revision;
 use crate::codec::{self, HistoryRef};
 use crate::error::StoreError;
 use crate::record::Record;
-use crate::scan;
 use crate::store::Store;
 use crate::view::{Reader, View};
 
@@ -79,7 +78,7 @@ impl View {
         let (from, end) = (from.to_bytes(), end.to_bytes());
         let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Excluded(&end))?;
         while let Some((key, bytes)) = cursor.next()? {
-            let record = Arc::new(scan::own_history(&codec::decode_history(key, bytes)?, true));
+            let record = Arc::new(codec::decode_history(key, bytes)?.own(true));
             if !fits(&record) {
                 return Ok(false);
             }
@@ -97,7 +96,7 @@ impl View {
         let reader = Reader { inner: &self.inner, state: &self.state };
         let tables = reader.tables(&*txn);
         let Some(record) = tables.history(revision)? else { return Ok(None) };
-        Ok((!record.tombstone).then(|| Arc::new(scan::own_history(&record, true))))
+        Ok((!record.tombstone).then(|| Arc::new(record.own(true))))
     }
 
     /// Calls `each` for the records from `from` on up to main revision `to`, about `max` of them. The answer is where to

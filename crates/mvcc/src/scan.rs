@@ -1,6 +1,7 @@
 //! Reading the engine's tables: lookups and walks by user key, at a revision.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -29,33 +30,26 @@ impl<'t> Tables<'t> {
         if current.key == key { Ok(Some(current)) } else { Ok(None) }
     }
 
-    /// What `current`'s key was at `at`, if it was there.
-    pub fn live_at(&self, current: &CurrentRef<'t>, at: i64, values: bool) -> Result<Option<Record>, StoreError> {
+    /// What `current`'s key was at `at`, if it was there; still in the engine's pages.
+    pub fn live_at(
+        &self,
+        current: &CurrentRef<'t>,
+        at: i64,
+        value: bool,
+    ) -> Result<Option<HistoryRef<'t>>, StoreError> {
         if current.revision.main > at {
             let older = self.older(current, at)?;
-            return Ok(older.filter(|older| !older.tombstone).map(|older| own_history(&older, values)));
+            return Ok(older.filter(|older| !older.tombstone));
         }
-        if current.tombstone { Ok(None) } else { self.own_current(current, values).map(Some) }
-    }
-
-    /// Copies a record of `current`, fetching its value if it is kept apart.
-    pub fn own_current(&self, current: &CurrentRef<'t>, values: bool) -> Result<Record, StoreError> {
+        if current.tombstone {
+            return Ok(None);
+        }
         let value = match current.value {
-            _ if !values => Bytes::new(),
-            Some(inline) => Bytes::copy_from_slice(inline),
-            None => Bytes::copy_from_slice(self.must_have(current.revision)?.value),
+            _ if !value => &[],
+            Some(inline) => inline,
+            None => self.must_have(current.revision)?.value,
         };
-        Ok(Record {
-            key: Bytes::copy_from_slice(current.key),
-            value,
-            create_revision: current.create_revision,
-            revision: current.revision,
-            version: current.version,
-            lease: current.lease,
-            previous: current.previous,
-            jump: Revision::ZERO,
-            spine: Spine::default(),
-        })
+        Ok(Some(current.with_value(value)))
     }
 
     /// The newest record of `current`'s key at or below `at`, which lies below `current` itself.
@@ -98,7 +92,7 @@ impl<'t> Tables<'t> {
         let (lower, upper) = (keys::lower_edge(range), keys::upper_edge(range));
         let cursor = self.txn.scan(Table::Current, lower.lower(), upper.upper())?;
         let mut walk = CurrentWalk { cursor, range, group: VecDeque::new(), ahead: None, peeked: None };
-        walk.advance()?;
+        walk.peeked = walk.step()?;
         Ok(walk)
     }
 }
@@ -107,18 +101,83 @@ fn missing(revision: Revision) -> StoreError {
     codec::corrupt(Table::History, &revision.to_bytes(), "missing")
 }
 
-/// Copies a record of `history`.
-pub(crate) fn own_history(record: &HistoryRef<'_>, values: bool) -> Record {
-    Record {
-        key: Bytes::copy_from_slice(record.key),
-        value: if values { Bytes::copy_from_slice(record.value) } else { Bytes::new() },
-        create_revision: record.create_revision,
-        revision: record.revision,
-        version: record.version,
-        lease: record.lease,
-        previous: record.previous,
-        jump: record.jump,
-        spine: Spine::default(),
+impl HistoryRef<'_> {
+    /// A copy of its own, for readers: without a spine.
+    pub fn own(&self, value: bool) -> Record {
+        let key = Bytes::copy_from_slice(self.key);
+        let value = if value { Bytes::copy_from_slice(self.value) } else { Bytes::new() };
+        self.with_bytes(key, value)
+    }
+
+    fn with_bytes(&self, key: Bytes, value: Bytes) -> Record {
+        Record {
+            key,
+            value,
+            create_revision: self.create_revision,
+            revision: self.revision,
+            version: self.version,
+            lease: self.lease,
+            previous: self.previous,
+            jump: self.jump,
+            spine: Spine::default(),
+        }
+    }
+}
+
+/// Bytes after which a [`Copier`] begins another buffer: one record kept by somebody keeps a whole buffer.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Copies records for a range: their keys and values share a few large buffers instead of two small ones each.
+#[derive(Default)]
+pub(crate) struct Copier {
+    done: Vec<Arc<Record>>,
+    waiting: Vec<Waiting>,
+    buffer: Vec<u8>,
+}
+
+/// A record whose bytes are in the buffer that is still growing.
+enum Waiting {
+    Ready(Arc<Record>),
+    Copied { record: Record, start: usize, key_len: usize, value_len: usize },
+}
+
+impl Copier {
+    pub fn len(&self) -> usize {
+        self.done.len() + self.waiting.len()
+    }
+
+    pub fn share(&mut self, record: Arc<Record>) {
+        self.waiting.push(Waiting::Ready(record));
+    }
+
+    pub fn copy(&mut self, record: &HistoryRef<'_>, value: bool) {
+        let value = if value { record.value } else { &[] };
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(record.key);
+        self.buffer.extend_from_slice(value);
+        let (key_len, value_len) = (record.key.len(), value.len());
+        let record = record.with_bytes(Bytes::new(), Bytes::new());
+        self.waiting.push(Waiting::Copied { record, start, key_len, value_len });
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let buffer = Bytes::from(std::mem::take(&mut self.buffer));
+        self.done.extend(self.waiting.drain(..).map(|waiting| match waiting {
+            Waiting::Ready(record) => record,
+            Waiting::Copied { mut record, start, key_len, value_len } => {
+                record.key = buffer.slice(start..start + key_len);
+                record.value = buffer.slice(start + key_len..start + key_len + value_len);
+                Arc::new(record)
+            }
+        }));
+    }
+
+    pub fn finish(mut self) -> Vec<Arc<Record>> {
+        self.flush();
+        self.done
     }
 }
 
@@ -139,10 +198,10 @@ impl<'t> CurrentWalk<'t> {
         self.peeked.as_ref()
     }
 
-    /// Goes on to the next key.
-    pub fn advance(&mut self) -> Result<(), StoreError> {
-        self.peeked = self.step()?;
-        Ok(())
+    /// The record the walk stands at; then goes on to the next key.
+    pub fn take(&mut self) -> Result<Option<CurrentRef<'t>>, StoreError> {
+        let next = self.step()?;
+        Ok(std::mem::replace(&mut self.peeked, next))
     }
 
     fn step(&mut self) -> Result<Option<CurrentRef<'t>>, StoreError> {

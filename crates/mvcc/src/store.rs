@@ -189,7 +189,7 @@ impl Core {
     /// Closes the active generation and begins another. No generation may be waiting.
     pub fn seal(&mut self, inner: &Inner) {
         assert!(self.state.sealed.is_none(), "two sealed generations");
-        let active = Arc::new(Generation::new(self.meta.revision, self.meta.clone()));
+        let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
         let sealed = Some(self.state.active.clone());
         self.install(ViewState { active, sealed, floor: self.state.floor.clone() }, inner);
         self.size_bytes = 0;
@@ -303,7 +303,7 @@ impl Store {
         engine.sync()?;
         let durable = Durable { index: meta.applied, term: meta.term };
         let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
-        let active = Arc::new(Generation::new(meta.revision, meta.clone()));
+        let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
         let state = Arc::new(ViewState { active, sealed: None, floor });
         let committer = Mutex::new(Committer::new(meta.clone()));
         let core = Core {

@@ -10,6 +10,7 @@
 //! already hold what the view's overlay holds, and more: what is above the view's revision is skipped by the pointers
 //! of `history`. What a view may still ask for is not deleted under it: see [`Floor`].
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
 
 use crate::codec::{self, CurrentRef};
 use crate::error::StoreError;
-use crate::generation::{Generation, Walk};
+use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
 use crate::record::Record;
-use crate::scan::{CurrentWalk, Tables};
+use crate::scan::{Copier, CurrentWalk, Tables};
 use crate::store::Inner;
 
 /// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
@@ -168,7 +169,7 @@ impl<'a> Reader<'a> {
         let tables = self.tables(&*txn);
         let engine_key = EngineKey::of(key);
         let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
-        Ok(tables.live_at(&current, at, values)?.map(Arc::new))
+        Ok(tables.live_at(&current, at, values)?.map(|record| Arc::new(record.own(values))))
     }
 
     /// The newest record of `key`, tombstone or not, with its spine; without the value if it comes from the engine.
@@ -183,9 +184,7 @@ impl<'a> Reader<'a> {
         let tables = self.tables(&*txn);
         let engine_key = EngineKey::of(key);
         let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
-        let spine = current.spine()?;
-        let record = tables.own_current(&current, false)?;
-        Ok(Some(Arc::new(Record { jump: spine.jump(), spine, ..record })))
+        with_spine(&current).map(Some)
     }
 
     /// The newest record of every key of `range`, tombstones included, as [`Reader::newest_with_spine`] gives it.
@@ -197,16 +196,11 @@ impl<'a> Reader<'a> {
         let txn = self.inner.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, i64::MAX)?;
-        while let Some(found) = merge.peek() {
+        while let Some(found) = merge.next()? {
             records.push(match found {
-                Found::Memory(record) => record.clone(),
-                Found::Engine(current) => {
-                    let spine = current.spine()?;
-                    let record = tables.own_current(current, false)?;
-                    Arc::new(Record { jump: spine.jump(), spine, ..record })
-                }
+                Found::Memory(record) => record,
+                Found::Engine(current) => with_spine(&current)?,
             });
-            merge.advance()?;
         }
         Ok(records)
     }
@@ -223,33 +217,37 @@ impl<'a> Reader<'a> {
         let txn = self.inner.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, at)?;
-        let mut result = RangeResult::default();
-        while let Some(found) = merge.peek() {
-            let wanted = result.records.len() < limit;
-            if !wanted && !options.count {
-                break;
-            }
-            let record = match found {
-                Found::Memory(record) if record.is_tombstone() => None,
-                Found::Memory(record) => Some(record.clone()),
-                Found::Engine(current) => tables.live_at(current, at, options.values && wanted)?.map(Arc::new),
-            };
-            if let Some(record) = record {
-                result.count += 1;
-                if wanted {
-                    result.records.push(record);
+        let (mut copier, mut count) = (Copier::default(), 0);
+        while copier.len() < limit || options.count {
+            let Some(found) = merge.next()? else { break };
+            let wanted = copier.len() < limit;
+            match found {
+                Found::Memory(record) if record.is_tombstone() => {}
+                Found::Memory(record) => {
+                    count += 1;
+                    if wanted {
+                        copier.share(record);
+                    }
+                }
+                Found::Engine(current) => {
+                    let Some(record) = tables.live_at(&current, at, options.values && wanted)? else { continue };
+                    count += 1;
+                    if wanted {
+                        copier.copy(&record, options.values);
+                    }
                 }
             }
-            merge.advance()?;
         }
-        Ok(result)
+        Ok(RangeResult { records: copier.finish(), count })
     }
 
     fn merge<'t>(&'t self, tables: &Tables<'t>, range: KeyRange<'t>, at: i64) -> Result<Merge<'t>, StoreError> {
         let end = Revision::end_of(at);
         Ok(Merge {
-            active: self.state.active.walk(range, end),
-            sealed: self.state.sealed.as_ref().map(|sealed| sealed.walk(range, end)),
+            overlay: OverlayWalk::new(
+                self.state.active.walk(range, end),
+                self.state.sealed.as_ref().map(|sealed| sealed.walk(range, end)),
+            ),
             engine: tables.walk(range)?,
         })
     }
@@ -271,60 +269,40 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A record for the writer: without its value, with its spine.
+fn with_spine(current: &CurrentRef<'_>) -> Result<Arc<Record>, StoreError> {
+    let spine = current.spine()?;
+    let record = current.with_value(&[]).own(false);
+    Ok(Arc::new(Record { jump: spine.jump(), spine, ..record }))
+}
+
 /// A key found by a merge: the newest of it, tombstones included. What comes from the engine may be newer than the
 /// revision asked for.
-enum Found<'m, 't> {
-    Memory(&'m Arc<Record>),
-    Engine(&'m CurrentRef<'t>),
+enum Found<'t> {
+    Memory(Arc<Record>),
+    Engine(CurrentRef<'t>),
 }
 
 /// The walk through all three layers, by key.
 struct Merge<'t> {
-    active: Walk<'t>,
-    sealed: Option<Walk<'t>>,
+    overlay: OverlayWalk<'t>,
     engine: CurrentWalk<'t>,
 }
 
 impl<'t> Merge<'t> {
-    fn keys(&self) -> [Option<&[u8]>; 3] {
-        let sealed = self.sealed.as_ref().and_then(Walk::peek);
-        [
-            self.active.peek().map(|record| &*record.key),
-            sealed.map(|record| &*record.key),
-            self.engine.peek().map(|current| current.key),
-        ]
-    }
-
-    fn peek(&self) -> Option<Found<'_, 't>> {
-        let keys = self.keys();
-        let least = keys.into_iter().flatten().min()?;
-        let memory = if keys[0] == Some(least) {
-            self.active.peek()
-        } else if keys[1] == Some(least) {
-            self.sealed.as_ref().and_then(Walk::peek)
-        } else {
-            None
+    /// The next key, from the youngest layer that has it.
+    fn next(&mut self) -> Result<Option<Found<'t>>, StoreError> {
+        let order = match (self.overlay.peek(), self.engine.peek()) {
+            (None, _) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(memory), Some(engine)) => memory.key[..].cmp(engine.key),
         };
-        match memory {
-            Some(record) => Some(Found::Memory(record)),
-            None => self.engine.peek().map(Found::Engine),
+        if order == Ordering::Greater {
+            return Ok(self.engine.take()?.map(Found::Engine));
         }
-    }
-
-    /// Goes on to the next key in every layer that stands at the least one.
-    fn advance(&mut self) -> Result<(), StoreError> {
-        let keys = self.keys();
-        let Some(least) = keys.into_iter().flatten().min() else { return Ok(()) };
-        let stands = keys.map(|key| key == Some(least));
-        if stands[0] {
-            self.active.advance();
+        if order == Ordering::Equal {
+            self.engine.take()?;
         }
-        if let (true, Some(sealed)) = (stands[1], &mut self.sealed) {
-            sealed.advance();
-        }
-        if stands[2] {
-            self.engine.advance()?;
-        }
-        Ok(())
+        Ok(self.overlay.take().map(Found::Memory))
     }
 }

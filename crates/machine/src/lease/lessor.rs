@@ -285,8 +285,8 @@ impl Lessor {
         Ok(TimeToLive { remaining: i64::try_from(remaining).unwrap_or(i64::MAX), granted: slot.ttl })
     }
 
-    /// At most `max` leases that have ended, to be revoked through the log, the longest overdue first. One that is
-    /// still there after 3 s is named again.
+    /// At most `max` leases that have ended, to be revoked through the log, in the order in which that was noticed. One
+    /// that is still there after 3 s is named again.
     pub fn expired(&self, now: Duration, max: usize) -> Vec<LeaseId> {
         let now = ms(now);
         let mut guard = self.inner.lock();
@@ -397,3 +397,7 @@ fn set_timer(timers: &mut Wheel<LeaseId>, id: LeaseId, slot: &mut Slot) {
         timers.insert(tick, id);
     }
 }
+
+#[cfg(test)]
+#[path = "lessor_test.rs"]
+mod tests;

@@ -43,6 +43,18 @@ impl<T> Wheel<T> {
         self.buckets.first_key_value().map(|(tick, _)| tick.saturating_mul(TICK_MS))
     }
 
+    /// Distinct ticks that have something.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Timers, stale ones included.
+    #[cfg(test)]
+    pub(super) fn items(&self) -> usize {
+        self.buckets.values().map(Vec::len).sum()
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.buckets.clear();

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::History;
 use super::encode::{Encoded, append_event};
 use super::interest::Interest;
 use super::registry::Wishes;
-use super::{History, Record};
+use crate::Record;
 
 /// Records `.0` up to but without `.1` of those at hand.
 type Run = (u32, u32);
@@ -143,13 +144,7 @@ impl Delivery {
         if let Earlier::Known(earlier) = &self.previous[index] {
             return earlier.clone();
         }
-        let main = record.revision.main;
-        let created_here = !record.is_tombstone() && record.create_revision == main;
-        let earlier = if created_here || main - 1 < history.compact_revision() {
-            None
-        } else {
-            history.previous(record).unwrap_or(None)
-        };
+        let earlier = history.previous(record).unwrap_or(None);
         self.previous[index] = Earlier::Known(earlier.clone());
         earlier
     }

@@ -4,8 +4,8 @@ use bytes::{Buf, Bytes};
 use milepost_proto::mvccpb::{Event, KeyValue, event::EventType};
 use milepost_proto::prost::encoding;
 
-use super::Record;
 use super::frame::EVENT_FIELD;
+use crate::Record;
 
 /// Appends `record` as one `events` field of a `WatchResponse`, with the key's earlier state if there is one to show.
 ///
@@ -64,12 +64,28 @@ mod tests {
     use bytes::Bytes;
 
     use super::{Encoded, append_event, event_len, fragments};
-    use crate::watch::Record;
+    use crate::Record;
+    use crate::record::Spine;
+    use milepost_types::{LeaseId, Revision};
+
+    fn record(value: Bytes) -> Record {
+        Record {
+            key: Bytes::from_static(b"k"),
+            value,
+            create_revision: 2,
+            revision: Revision::new(2, 0),
+            version: 1,
+            lease: LeaseId(0),
+            previous: Revision::ZERO,
+            jump: Revision::ZERO,
+            spine: Spine::default(),
+        }
+    }
 
     fn encoded(values: &[usize]) -> Encoded {
         let mut out = Vec::new();
         for &len in values {
-            let record = Record { value: Bytes::from(vec![b'x'; len]), version: 1, ..Record::default() };
+            let record = record(vec![b'x'; len].into());
             append_event(&record, None, &mut out);
         }
         Encoded { events: out.into(), count: u32::try_from(values.len()).expect("few") }

@@ -1,15 +1,14 @@
 //! What the hub needs to know of the store.
 
-use std::fmt;
 use std::sync::Arc;
 
 use milepost_types::Revision;
 
-use super::Record;
+use crate::{Record, Store, StoreError};
 
 /// The past of the keyspace, as far as it is published.
 ///
-/// Implemented by the store; tests and the simulation have one in memory.
+/// The store is one; a trait so that tests can put faults in between.
 pub trait History: Send + Sync {
     /// The newest published main revision. Never goes back.
     fn revision(&self) -> i64;
@@ -23,9 +22,8 @@ pub trait History: Send + Sync {
     /// only an empty answer means that nothing follows.
     ///
     /// # Errors
-    /// The record could not be read. `from` below the compacted revision may also fail; the hub asks
-    /// [`History::compact_revision`] to tell the two apart.
-    fn history(&self, from: Revision, max_records: usize, max_bytes: usize) -> Result<Vec<Arc<Record>>, HistoryError>;
+    /// [`StoreError::Compacted`] if `from` lies below the compacted revision, or the records could not be read.
+    fn history(&self, from: Revision, max_records: usize, max_bytes: usize) -> Result<Vec<Arc<Record>>, StoreError>;
 
     /// What `record`'s key held before the request that wrote `record`, that is at `record.revision.main - 1`.
     ///
@@ -33,17 +31,23 @@ pub trait History: Send + Sync {
     ///
     /// # Errors
     /// The record could not be read.
-    fn previous(&self, record: &Record) -> Result<Option<Arc<Record>>, HistoryError>;
+    fn previous(&self, record: &Record) -> Result<Option<Arc<Record>>, StoreError>;
 }
 
-/// Why a part of the past could not be read, in words for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryError(pub String);
+impl History for Store {
+    fn revision(&self) -> i64 {
+        self.revision()
+    }
 
-impl fmt::Display for HistoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    fn compact_revision(&self) -> i64 {
+        self.compact_revision()
+    }
+
+    fn history(&self, from: Revision, max_records: usize, max_bytes: usize) -> Result<Vec<Arc<Record>>, StoreError> {
+        self.history(from, max_records, max_bytes)
+    }
+
+    fn previous(&self, record: &Record) -> Result<Option<Arc<Record>>, StoreError> {
+        self.previous(record)
     }
 }
-
-impl std::error::Error for HistoryError {}

@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::core::{HubCore, HubOptions, Input, StreamId, StreamOptions};
 use super::outbox::{Outbox, Waker};
 use super::stats::{Counters, HubStats};
-use super::{CreateRequest, EventBatch, Frame, History};
+use super::{CreateRequest, Frame, History};
+use crate::EventBatch;
 
 /// The watch hub: hears of every change and tells whoever watches. A handle; clones are the same hub.
 ///

@@ -40,16 +40,14 @@ mod hub;
 mod interest;
 mod interval;
 mod outbox;
-mod record;
 mod registry;
 mod request;
 mod stats;
 
 pub use self::core::{HubCore, HubOptions, Input, StreamId, StreamOptions};
 pub use frame::{Frame, NO_WATCHER};
-pub use history::{History, HistoryError};
+pub use history::History;
 pub use hub::{Hub, Stream};
 pub use outbox::{Bounds, Outbox, Waker};
-pub use record::{EventBatch, Record};
 pub use request::CreateRequest;
 pub use stats::{Counters, HubStats};

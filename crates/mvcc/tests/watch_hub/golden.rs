@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use milepost_mvcc::EventBatch;
 use milepost_mvcc::watch::{
-    Bounds, Counters, CreateRequest, EventBatch, Frame, HubCore, HubOptions, Input, Outbox, StreamId, StreamOptions,
+    Bounds, Counters, CreateRequest, Frame, HubCore, HubOptions, Input, Outbox, StreamId, StreamOptions,
 };
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::WatchResponse;
@@ -39,7 +40,7 @@ fn golden() {
 
 /// One hub, its store and its clients.
 struct World {
-    past: Arc<Past>,
+    past: Past,
     core: HubCore,
     counters: Arc<Counters>,
     options: HubOptions,
@@ -66,8 +67,8 @@ impl Default for World {
 
 impl World {
     fn new(options: HubOptions) -> Self {
-        let (past, counters) = (Arc::new(Past::default()), Arc::new(Counters::default()));
-        let core = HubCore::new(past.clone(), options, counters.clone());
+        let (past, counters) = (Past::default(), Arc::new(Counters::default()));
+        let core = HubCore::new(Arc::new(past.clone()), options, counters.clone());
         Self { past, core, counters, options, streams: BTreeMap::new(), opened: 0, lagging: None, manual: false }
     }
 
@@ -106,7 +107,10 @@ impl World {
                     line.split(',').map(|part| op(&part.split_whitespace().collect::<Vec<_>>())).collect();
                 self.change(&ops);
             }
-            "compact" => self.past.compact(number(1)),
+            "compact" => {
+                self.past.compact(number(1));
+                self.past.commit();
+            }
             "break" => self.past.break_at(number(1)),
             "lag" => self.lagging = Some(vec![]),
             "deliver" => {

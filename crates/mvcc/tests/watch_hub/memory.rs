@@ -13,9 +13,9 @@ const WATCHERS: usize = 100_000;
 
 /// Creates watchers on one stream and returns the bytes that each costs.
 fn bytes_each(request: impl Fn(usize) -> CreateRequest) -> usize {
-    let past = Arc::new(Past::default());
+    let past = Past::default();
     let counters = Arc::new(Counters::default());
-    let mut core = HubCore::new(past.clone(), HubOptions::default(), counters.clone());
+    let mut core = HubCore::new(Arc::new(past.clone()), HubOptions::default(), counters.clone());
     let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::new(|| ()), counters.clone()));
     core.step(Input::Open(StreamId(0), outbox.clone(), StreamOptions::default()));
     for n in 0..WATCHERS {
@@ -60,9 +60,9 @@ fn a_hundred_thousand_watchers_of_one_client() {
 /// A client that never reads costs its bounds, not its backlog.
 #[test]
 fn a_client_that_does_not_read_holds_its_bounds_and_no_more() {
-    let past = Arc::new(Past::default());
+    let past = Past::default();
     let counters = Arc::new(Counters::default());
-    let mut core = HubCore::new(past.clone(), HubOptions::default(), counters.clone());
+    let mut core = HubCore::new(Arc::new(past.clone()), HubOptions::default(), counters.clone());
     let outbox = Arc::new(Outbox::new(Bounds::default(), Arc::new(|| ()), counters.clone()));
     core.step(Input::Open(StreamId(0), outbox.clone(), StreamOptions::default()));
     let request = CreateRequest { range_end: Bytes::from_static(b"\0"), ..CreateRequest::default() };

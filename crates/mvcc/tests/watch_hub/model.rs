@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use milepost_mvcc::watch::{
-    Bounds, Counters, CreateRequest, EventBatch, Frame, History, HubCore, HubOptions, Input, NO_WATCHER, Outbox,
-    Record, StreamId, StreamOptions,
+    Bounds, Counters, CreateRequest, Frame, History, HubCore, HubOptions, Input, NO_WATCHER, Outbox, StreamId,
+    StreamOptions,
 };
+use milepost_mvcc::{EventBatch, Record};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::WatchResponse;
 use milepost_proto::mvccpb::{Event, event::EventType};
@@ -63,7 +64,7 @@ impl Tally {
 
 struct Model {
     rng: SmallRng,
-    past: Arc<Past>,
+    past: Past,
     core: HubCore,
     counters: Arc<Counters>,
     bounds: Bounds,
@@ -98,7 +99,7 @@ const KEYS: [&str; 7] = ["a", "a/1", "a/2", "ab", "b", "b/1", "c"];
 impl Model {
     fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (past, counters) = (Arc::new(Past::default()), Arc::new(Counters::default()));
+        let (past, counters) = (Past::default(), Arc::new(Counters::default()));
         let bounds = Bounds { bytes: rng.random_range(1..3000), frames: rng.random_range(1..12) };
         let options = HubOptions {
             bounds,
@@ -107,7 +108,7 @@ impl Model {
             catch_up_bytes: rng.random_range(1..500),
             ..HubOptions::default()
         };
-        let core = HubCore::new(past.clone(), options, counters.clone());
+        let core = HubCore::new(Arc::new(past.clone()), options, counters.clone());
         Self {
             rng,
             past,
@@ -134,7 +135,8 @@ impl Model {
 
     fn act(&mut self) {
         match self.rng.random_range(0..100) {
-            0..30 => self.change(),
+            0..29 => self.change(),
+            29 => self.past.commit(),
             30..32 => self.compact(),
             32..45 => self.create(),
             45..49 => self.cancel(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use milepost_mvcc::watch::{CreateRequest, Frame, Hub, HubOptions, Stream, StreamOptions};
 
-use crate::past::{Past, SharedPast};
+use crate::past::Past;
 
 /// A stream whose owner sleeps until it is woken.
 struct Client {
@@ -57,7 +57,7 @@ fn put(past: &Past, hub: &Hub) -> i64 {
 #[test]
 fn nothing_is_lost_between_creating_and_publishing() {
     for options in [HubOptions::default(), HubOptions { queue_batches: 2, ..HubOptions::default() }] {
-        let past = SharedPast::default();
+        let past = Past::default();
         let hub = Hub::start(past.clone(), options);
         let busy = Arc::new(AtomicUsize::new(3));
         let clients: Vec<_> = (0..3)
@@ -73,7 +73,7 @@ fn nothing_is_lost_between_creating_and_publishing() {
             })
             .collect();
         while busy.load(Ordering::Relaxed) > 0 {
-            put(&past.0, &hub);
+            put(&past, &hub);
             thread::yield_now();
         }
         for client in clients {
@@ -143,7 +143,7 @@ fn events(frame: &Frame) -> Vec<i64> {
 /// A client that reads nothing delays nobody, and finds everything when it reads.
 #[test]
 fn a_slow_client_delays_nobody() {
-    let past = SharedPast::default();
+    let past = Past::default();
     let hub = Hub::start(past.clone(), HubOptions::default());
     let (slow, fast) = (Client::open(&hub), Client::open(&hub));
     for client in [&slow, &fast] {
@@ -153,7 +153,7 @@ fn a_slow_client_delays_nobody() {
     const CHANGES: i64 = 20_000;
     let mut next = 2;
     for _ in 0..CHANGES {
-        let revision = put(&past.0, &hub);
+        let revision = put(&past, &hub);
         while next <= revision {
             for frame in fast.frames() {
                 for event in events(&frame) {
@@ -181,12 +181,12 @@ fn a_slow_client_delays_nobody() {
 /// A stopped hub says so to everybody, after what it was told before.
 #[test]
 fn stopping_wakes_every_stream() {
-    let past = SharedPast::default();
+    let past = Past::default();
     let hub = Hub::start(past.clone(), HubOptions::default());
     let client = Client::open(&hub);
     client.stream.create(all());
     assert!(client.frames()[0].created);
-    let revision = put(&past.0, &hub);
+    let revision = put(&past, &hub);
     hub.stop();
     assert!(client.stream.is_ended());
     assert_eq!(client.frames()[0].revision, revision);

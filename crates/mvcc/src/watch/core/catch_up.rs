@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use milepost_types::Revision;
 
 use super::HubCore;
+use crate::watch::Frame;
 use crate::watch::registry::State;
-use crate::watch::{Frame, HistoryError, Record};
+use crate::{Record, StoreError};
 
 /// The words for a watcher that ends because the store cannot be read. (etcd ends the process.)
 const UNREADABLE: &str = "milepost: the history of the watched keys cannot be read";
@@ -120,7 +121,7 @@ impl HubCore {
     }
 
     /// Whole revisions from `from` on, none above `newest`, as many as one reading may have but at least one.
-    fn read(&self, from: i64, newest: i64) -> Result<Chunk, HistoryError> {
+    fn read(&self, from: i64, newest: i64) -> Result<Chunk, StoreError> {
         let (most, bytes) = (self.options.catch_up_records, self.options.catch_up_bytes);
         let mut records = self.history.history(Revision::new(from, 0), most, bytes)?;
         loop {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{EventBatch, HubCore};
-use crate::watch::Record;
+use super::HubCore;
+use crate::{EventBatch, Record};
 
 impl HubCore {
     /// Offers a batch to every synced watcher of its keys.

@@ -15,7 +15,8 @@ use super::encode::{Encoded, fragments};
 use super::outbox::{Bounds, Outbox};
 use super::registry::{Registry, State, Wishes};
 use super::stats::Counters;
-use super::{CreateRequest, EventBatch, Frame, History};
+use super::{CreateRequest, Frame, History};
+use crate::EventBatch;
 use progress::Barrier;
 use streams::StreamState;
 

@@ -61,6 +61,10 @@ impl Rig {
         self.apply_bytes(EntryKind::ConfChange, change.encode_to_vec().into(), want_reply)
     }
 
+    pub fn apply_empty(&mut self) -> Result<Applied, Fatal> {
+        self.apply_bytes(EntryKind::Normal, Bytes::new(), false)
+    }
+
     pub fn apply_bytes(&mut self, kind: EntryKind, data: Bytes, want_reply: bool) -> Result<Applied, Fatal> {
         let entry = Entry { index: LogIndex(self.index + 1), term: Term(1), kind, data: &data };
         let applied = self.machine.apply(entry, want_reply)?;
@@ -78,7 +82,7 @@ impl Rig {
         let out = match parse(text) {
             Command::Propose(request) => print::applied(self.apply(request, want_reply)),
             Command::ConfChange(change) => print::applied(self.conf_change(&change, want_reply)),
-            Command::Empty => print::applied(self.apply_bytes(EntryKind::Normal, Bytes::new(), false)),
+            Command::Empty => print::applied(self.apply_empty()),
             Command::Garbage(bytes) => print::applied(self.apply_bytes(EntryKind::Normal, bytes.into(), true)),
             Command::Range(request) => print::outcome(self.machine.reader().range(&request).map(|r| print::range(&r))),
             Command::Txn(request) => {

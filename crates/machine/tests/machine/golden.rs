@@ -1,18 +1,16 @@
 //! Golden scripts: commands in, everything that came of them out.
 //!
 //! A script is blocks of command lines, `---`, and the outcome, ended by an empty line. `UPDATE=1 cargo test -p
-//! milepost-machine --test golden` writes what happens now; the diff is the review.
-
-mod common;
+//! milepost-machine --test machine golden` writes what happens now; the diff is the review.
 
 use std::fs;
 use std::path::Path;
 
-use common::Rig;
+use crate::common::{self, Rig};
 
 #[test]
 fn scripts_say_what_happens() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine/scripts");
     let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= 8, "scripts are missing");
