@@ -199,6 +199,22 @@ impl Generation {
         }
     }
 
+    /// Disk space that committing this may need at most, in bytes: what it holds, in both tables, a leaf of `current`
+    /// and a share of a branch per change, and a little for the rest.
+    pub fn room_needed(&self) -> u64 {
+        const BYTES_PER_CHANGE: usize = 4096 + 1024;
+        let per_record = |record: &Arc<Record>| 2 * (record.key.len() + record.value.len()) + BYTES_PER_CHANGE;
+        let records: usize = self.log.read().iter().map(per_record).sum();
+        let rest: usize = self
+            .rest
+            .lock()
+            .tables
+            .iter()
+            .map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len) + BYTES_PER_CHANGE)
+            .sum();
+        (records + rest + (1 << 20)) as u64
+    }
+
     /// Every record, by revision.
     pub fn log(&self) -> parking_lot::RwLockReadGuard<'_, Vec<Arc<Record>>> {
         self.log.read()

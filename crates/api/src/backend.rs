@@ -1,0 +1,82 @@
+//! What the doors need from the member behind them.
+//!
+//! [`milepost_node::Node`] is the one that ships. Tests put a smaller member in its place: the same machine and store
+//! without a log, which is how errors of the log and of leadership are shown without provoking them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use milepost_machine::{Error, Reader, Reply};
+use milepost_mvcc::watch::Hub;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeError {
+    TooManyRequests,
+    RequestTooLarge,
+    NoLeader,
+    LeaderChanged,
+    Dropped,
+    Timeout,
+    Stopped,
+}
+
+#[derive(Clone, Debug)]
+pub enum Completion {
+    Reply(Result<Reply, Error>),
+    ReadReady,
+    Failed(NodeError),
+}
+
+pub trait CompletionSink: Send + Sync {
+    fn complete(&self, batch: &mut Vec<(u64, Completion)>);
+}
+
+#[derive(Clone)]
+pub struct Waiter {
+    pub sink: Arc<dyn CompletionSink>,
+    pub ticket: u64,
+}
+
+/// Where this member stands, as far as callers are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// This member.
+    pub member_id: u64,
+    /// The leader it knows; 0: none.
+    pub leader: u64,
+    /// Raft's term.
+    pub term: u64,
+    /// Last index known to be committed.
+    pub committed: u64,
+    /// Last index applied.
+    pub applied: u64,
+    /// This member has no vote yet.
+    pub is_learner: bool,
+}
+
+/// The member behind the doors. Every method may be called from any thread; none blocks.
+pub trait Backend: Send + Sync + 'static {
+    /// An id for the next proposal, unique in the cluster.
+    fn next_request_id(&self) -> u64;
+
+    /// Proposes `payload`, an encoded `InternalRaftRequest` with this `id`; the waiter hears what applying it answered.
+    fn propose(&self, id: u64, payload: Bytes, waiter: Waiter);
+
+    /// Answers `ReadReady` once everything committed before this call is applied here.
+    fn read_index(&self, waiter: Waiter);
+
+    /// Where this member stands. Asked for with every call: must be cheap.
+    fn standing(&self) -> Standing;
+
+    /// The state of the machine.
+    fn reader(&self) -> &Reader;
+
+    /// Who is watching.
+    fn hub(&self) -> &Hub;
+
+    /// The monotonic clock by which leases run.
+    fn now(&self) -> Duration;
+}
