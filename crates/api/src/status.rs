@@ -154,6 +154,11 @@ table! {
     STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
     STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";
     AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
+    NOT_ENOUGH_STARTED = Unknown "etcdserver: re-configuration failed due to not enough started members";
+    DOWNGRADE_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
+    DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    NO_CLUSTER_VERSION = FailedPrecondition "etcdserver: cluster version not found during downgrade";
+    DOWNGRADE_IN_PROGRESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
     UNKNOWN_HEALTH_SERVICE = NotFound "unknown service";
 }
 
@@ -182,6 +187,11 @@ impl From<Error> for Status {
             Error::PeerUrlExists => PEER_URL_EXISTS,
             Error::NotLearner => NOT_LEARNER,
             Error::TooManyLearners => TOO_MANY_LEARNERS,
+            Error::NotEnoughStarted => NOT_ENOUGH_STARTED,
+            Error::DowngradeFormat => DOWNGRADE_FORMAT,
+            Error::DowngradeTarget => DOWNGRADE_TARGET,
+            Error::NoClusterVersion => NO_CLUSTER_VERSION,
+            Error::DowngradeInProgress => DOWNGRADE_IN_PROGRESS,
             Error::AuthUnavailable => Self::new(Code::Unimplemented, "etcdserver: users and roles are not supported by this server"),
             Error::Storage(text) => Self::with(Code::Unknown, text),
         }
