@@ -37,7 +37,7 @@ pub enum Command {
     /// Transactions of a read of several keys and a put.
     TxnMixed {
         /// Keys read in each.
-        limit: u64,
+        read: u64,
     },
     /// Grants of leases.
     LeaseGrant,
@@ -254,7 +254,7 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
             Command::List { limit: number("--limit", 0, u64::MAX >> 1)?, count_only: given.switch("--count-only")? }
         }
         "txn-put" => Command::TxnPut { ops: number("--txn-ops", 1, 10_000)? },
-        "txn-mixed" => Command::TxnMixed { limit: number("--read-keys", 1, 1_000_000)? },
+        "txn-mixed" => Command::TxnMixed { read: number("--read-keys", 1, 1_000_000)? },
         "lease-grant" => Command::LeaseGrant,
         "lease-keepalive" => Command::LeaseKeepAlive { leases: number("--leases", 1, 10_000_000)? },
         _ => Command::Watch {
@@ -460,7 +460,7 @@ mod tests {
             Command::List { limit: 500, count_only: true }
         );
         assert_eq!(parse_line("txn-put --txn-ops 8").unwrap().command, Command::TxnPut { ops: 8 });
-        assert_eq!(parse_line("txn-mixed --read-keys 3").unwrap().command, Command::TxnMixed { limit: 3 });
+        assert_eq!(parse_line("txn-mixed --read-keys 3").unwrap().command, Command::TxnMixed { read: 3 });
         assert_eq!(parse_line("lease-grant").unwrap().command, Command::LeaseGrant);
         assert_eq!(parse_line("lease-keepalive --leases 5").unwrap().command, Command::LeaseKeepAlive { leases: 5 });
         let watch = parse_line("watch --watchers 10 --streams 2").unwrap();

@@ -78,7 +78,7 @@ fn kv_work(options: &Options, keys: &Arc<Keys>) -> Arc<dyn Work> {
             Arc::new(List { keys, limit, count_only, serializable, check_every: check_every(options) })
         }
         Command::TxnPut { ops } => Arc::new(TxnPut { keys, ops }),
-        Command::TxnMixed { limit } => Arc::new(TxnMixed { keys, limit }),
+        Command::TxnMixed { read } => Arc::new(TxnMixed { keys, read }),
         Command::Range => Arc::new(Range { keys, serializable, check_every: check_every(options) }),
         Command::Put | Command::LeaseGrant | Command::LeaseKeepAlive { .. } | Command::Watch { .. } => {
             Arc::new(Put { keys })

@@ -39,12 +39,13 @@ impl Work for TxnPut {
     }
 }
 
-/// Ticket n reads a page of keys from its key on and writes its value to that key, in one transaction.
+/// Ticket n reads the keys from its own on and writes its value to its key, in one transaction. The range ends after
+/// the keys that are read: a page of a long range would measure the counting of the rest.
 pub struct TxnMixed {
     /// Which keys, which values.
     pub keys: Arc<Keys>,
-    /// Keys in a page, at least 1.
-    pub limit: u64,
+    /// Keys that are read, at least 1.
+    pub read: u64,
 }
 
 impl Work for TxnMixed {
@@ -54,25 +55,22 @@ impl Work for TxnMixed {
 
     fn encode(&self, n: u64, out: &mut BytesMut) {
         let number = self.keys.number(n);
-        let page = RangeRequest {
-            key: self.keys.key(number),
-            range_end: self.keys.end(),
-            limit: self.limit as i64,
-            ..RangeRequest::default()
-        };
-        let success = [Request::RequestRange(page), Request::RequestPut(put(&self.keys, number, n))];
+        let end = (number + self.read).min(self.keys.space);
+        let range_end = if end == self.keys.space { self.keys.end() } else { self.keys.key(end) };
+        let some = RangeRequest { key: self.keys.key(number), range_end, ..RangeRequest::default() };
+        let success = [Request::RequestRange(some), Request::RequestPut(put(&self.keys, number, n))];
         let success = success.map(|request| RequestOp { request: Some(request) }).into();
         append(&TxnRequest { success, ..TxnRequest::default() }, out);
     }
 
     fn check(&self, n: u64, answer: Bytes) -> Result<i64, String> {
         let answer: TxnResponse = decode(answer)?;
-        let wanted = self.limit.min(self.keys.space - self.keys.number(n)) as usize;
-        let [ResponseOp { response: Some(Response::ResponseRange(page)) }, _] = &answer.responses[..] else {
+        let wanted = self.read.min(self.keys.space - self.keys.number(n)) as usize;
+        let [ResponseOp { response: Some(Response::ResponseRange(some)) }, _] = &answer.responses[..] else {
             return Err("a transaction of a read and a put has other answers".into());
         };
-        if page.kvs.len() != wanted {
-            return Err(format!("a page of {wanted} keys in a transaction has {}", page.kvs.len()));
+        if some.kvs.len() != wanted {
+            return Err(format!("a read of {wanted} keys in a transaction has {}", some.kvs.len()));
         }
         revision(answer.header.as_ref())
     }
@@ -86,9 +84,9 @@ mod tests {
     use milepost_proto::mvccpb::KeyValue;
 
     #[test]
-    fn a_mixed_transaction_must_bring_its_whole_page() {
+    fn a_mixed_transaction_must_bring_all_its_keys() {
         let keys = Arc::new(Keys::new(2, 8, 10, true, 1));
-        let work = TxnMixed { keys, limit: 4 };
+        let work = TxnMixed { keys, read: 4 };
         let check = |n: u64, found: usize| {
             let page = RangeResponse { kvs: vec![KeyValue::default(); found], ..RangeResponse::default() };
             let responses = [Response::ResponseRange(page), Response::ResponsePut(PutResponse::default())];
@@ -98,7 +96,7 @@ mod tests {
         };
         assert_eq!(check(0, 4), Ok(3));
         assert_eq!(check(8, 2), Ok(3), "two keys are left there");
-        assert!(check(0, 3).unwrap_err().contains("a page of 4 keys in a transaction has 3"));
+        assert!(check(0, 3).unwrap_err().contains("a read of 4 keys in a transaction has 3"));
         assert!(work.check(0, Bytes::new()).unwrap_err().contains("other answers"));
     }
 
