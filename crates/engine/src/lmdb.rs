@@ -9,11 +9,14 @@ use std::fs;
 use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
 
-use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Table, WriteTxn};
+use parking_lot::Mutex;
+
+use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
 
 /// How to open an environment.
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +25,18 @@ pub struct LmdbOptions {
     pub map_size: usize,
     /// Threads that may ever read at the same time.
     pub max_readers: u32,
+    /// Disk space set aside for the commits that free space when the disk is full, in bytes. 0: none.
+    pub ballast_bytes: u64,
+    /// Never wait for the disk: a power cut can then take the whole environment.
+    pub no_sync: bool,
 }
 
 impl Default for LmdbOptions {
     fn default() -> Self {
         // 1 TiB where addresses have 64 bits; 1 GiB where they have 32.
         let map_size = if usize::BITS >= 64 { 1 << 40 } else { 1 << 30 };
-        Self { map_size, max_readers: 1024 }
+        // Room for a generation of ordinary size: 10 k changes touch at most two pages of 4 KiB each.
+        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20, no_sync: false }
     }
 }
 
@@ -39,10 +47,33 @@ pub struct LmdbEngine {
     env: Env<WithTls>,
     tables: [Db; Table::ALL.len()],
     path: PathBuf,
+    place: Option<Place>,
+}
+
+/// Where an engine stands among others, and the space set aside there.
+struct Place {
+    directory: Arc<StoreDirectory>,
+    ballast_bytes: u64,
+    /// The ballast is there.
+    whole: Mutex<bool>,
 }
 
 impl LmdbEngine {
-    /// Opens the environment in directory `path`, making both if they are not there.
+    /// Opens the engine that counts in `directory`.
+    ///
+    /// # Errors
+    /// [`EngineError::Suspect`] if a sync failed there before, else as [`LmdbEngine::open`].
+    pub fn open_current(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
+        if let Some(why) = directory.suspect() {
+            return Err(EngineError::Suspect { path: directory.current(), why });
+        }
+        let engine = Self::open(&directory.current(), options)?;
+        let whole = Mutex::new(directory.take_ballast(options.ballast_bytes));
+        let place = Some(Place { directory, ballast_bytes: options.ballast_bytes, whole });
+        Ok(Self { place, ..engine })
+    }
+
+    /// Opens the environment in directory `path`, making both if they are not there; without a reserve of disk space.
     ///
     /// The caller guards the directory against other processes.
     ///
@@ -60,12 +91,16 @@ impl LmdbEngine {
         // SAFETY: NO_META_SYNC only weakens durability, as the essay tells. The map is shared with nobody: the member's
         // lock file keeps other processes away, and heed refuses to open one directory twice inside this process.
         let env = unsafe {
-            builder.flags(EnvFlags::NO_META_SYNC);
+            builder.flags(if options.no_sync {
+                EnvFlags::NO_META_SYNC | EnvFlags::NO_SYNC
+            } else {
+                EnvFlags::NO_META_SYNC
+            });
             builder.open(path)
         }
         .map_err(lmdb_error(path, "open"))?;
         let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
-        Ok(Self { env, tables, path: path.to_owned() })
+        Ok(Self { env, tables, path: path.to_owned(), place: None })
     }
 
     /// Directory of the environment.
@@ -123,18 +158,43 @@ impl Engine for LmdbEngine {
         Ok(EngineSizes { file, in_use })
     }
 
-    fn reserve(&self, bytes: u64) -> Result<(), EngineError> {
-        // Blocks are allotted beyond the end without changing the length, which LMDB trusts. Pages that LMDB frees and
-        // uses again need nothing: this is the upper bound.
+    fn reserve(&self, bytes: u64) -> Result<Room, EngineError> {
+        let Some(place) = &self.place else { return self.allocate(bytes).map(|()| Room::Whole) };
+        let mut whole = place.whole.lock();
+        match self.allocate(bytes) {
+            Err(_) if *whole => {
+                place.directory.drop_ballast();
+                *whole = false;
+                self.allocate(bytes)?;
+            }
+            done => {
+                done?;
+                *whole = *whole || place.directory.take_ballast(place.ballast_bytes);
+            }
+        }
+        Ok(if *whole { Room::Whole } else { Room::Low })
+    }
+
+    fn condemn(&self, why: &str) {
+        // The disk has just failed; if it does not even take this note, the log on it will not be trusted either.
+        let _ = self.place.as_ref().map(|place| place.directory.condemn(why));
+    }
+}
+
+impl LmdbEngine {
+    /// Allots blocks beyond the end of the file without changing its length, which LMDB trusts. Pages that LMDB has
+    /// freed and uses again need none: `bytes` is an upper bound.
+    fn allocate(&self, bytes: u64) -> Result<(), EngineError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let file = self.env.try_clone_inner_file().map_err(self.error("reserve"))?;
         let page = u64::from(self.env.unnamed_database_stat().page_size);
         let end = (self.env.info().last_page_number as u64 + 1) * page;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, end, bytes) {
             // A file system without fallocate gives no promise; the commit itself will tell.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            Err(errno) => {
-                Err(EngineError::Io { path: self.path.clone(), action: "reserve space", source: errno.into() })
-            }
+            Err(_) => Err(EngineError::NoRoom { path: self.path.clone(), bytes }),
         }
     }
 }

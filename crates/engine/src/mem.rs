@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Table, WriteTxn};
+use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Room, Table, WriteTxn};
 
 type Map = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
@@ -32,9 +32,11 @@ pub struct MemEngine {
     /// Undoes the newest commit while no later sync has followed it. Locked for the life of a write transaction: the
     /// one-writer rule.
     newest: Mutex<Option<Undo>>,
-    /// How many of the coming commits fail before anything of them becomes visible.
     failing_commits: AtomicU64,
+    failing_syncs: AtomicU64,
     failing_reserves: AtomicU64,
+    broken_reserves: AtomicU64,
+    condemned: Mutex<Option<String>>,
 }
 
 impl MemEngine {
@@ -61,14 +63,30 @@ impl MemEngine {
         Self { state: RwLock::new(Arc::new(state)), ..Self::default() }
     }
 
-    /// The next `count` commits fail.
+    /// The next `count` commits fail as if their sync had.
     pub fn fail_commits(&self, count: u64) {
         self.failing_commits.store(count, Ordering::Relaxed);
+    }
+
+    /// The next `count` calls of [`Engine::sync`] fail.
+    pub fn fail_syncs(&self, count: u64) {
+        self.failing_syncs.store(count, Ordering::Relaxed);
     }
 
     /// The next `count` calls of [`Engine::reserve`] find no room.
     pub fn fail_reserves(&self, count: u64) {
         self.failing_reserves.store(count, Ordering::Relaxed);
+    }
+
+    /// The next `count` calls of [`Engine::reserve`] find room, but only in the reserve.
+    pub fn break_reserves(&self, count: u64) {
+        self.broken_reserves.store(count, Ordering::Relaxed);
+    }
+
+    /// What [`Engine::condemn`] was told.
+    #[must_use]
+    pub fn condemned(&self) -> Option<String> {
+        self.condemned.lock().clone()
     }
 
     /// Turns over one bit of a stored value; false if there is no such key. For tests of checksums.
@@ -105,6 +123,9 @@ impl Engine for MemEngine {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
+        if take_one(&self.failing_syncs) {
+            return Err(EngineError::Injected("sync"));
+        }
         *self.newest.lock() = None;
         Ok(())
     }
@@ -115,8 +136,15 @@ impl Engine for MemEngine {
         Ok(EngineSizes { file: bytes, in_use: bytes })
     }
 
-    fn reserve(&self, _bytes: u64) -> Result<(), EngineError> {
-        if take_one(&self.failing_reserves) { Err(EngineError::Injected("no room")) } else { Ok(()) }
+    fn reserve(&self, _bytes: u64) -> Result<Room, EngineError> {
+        if take_one(&self.failing_reserves) {
+            return Err(EngineError::Injected("no room"));
+        }
+        Ok(if take_one(&self.broken_reserves) { Room::Low } else { Room::Whole })
+    }
+
+    fn condemn(&self, why: &str) {
+        *self.condemned.lock() = Some(why.to_owned());
     }
 }
 

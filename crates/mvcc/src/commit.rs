@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use milepost_engine::{EngineError, Table, WriteTxn};
+use milepost_engine::{EngineError, Room, Table, WriteTxn};
 
 use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::Hasher;
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, Inner, SpaceState};
+use crate::store::{Durable, Inner};
 use crate::tables::Meta;
 use crate::view::{View, ViewState};
 
@@ -24,6 +25,14 @@ pub(crate) struct Committer {
     pub hasher: Option<(Hasher, View)>,
 }
 
+/// What the background thread does next.
+enum Errand {
+    /// A commit or a step of a compaction.
+    Work { flush: bool },
+    /// Disk space was short: is it still?
+    LookForRoom,
+}
+
 impl Committer {
     pub fn new(committed: Meta) -> Self {
         Self { committed, resume: None, hasher: None }
@@ -34,35 +43,57 @@ impl Inner {
     /// The background thread. Time comes only from the waits: a generation is committed at the first wait that ends
     /// without a call, so none gets older than the age bound and a commit.
     pub fn run(self: Arc<Self>) {
-        loop {
-            let (flush, wait) = {
-                let mut core = self.core.lock();
-                if core.stop {
-                    return;
-                }
-                let flush = if core.state.sealed.is_some() || core.hurry {
-                    core.hurry
-                } else if core.dirty {
-                    self.wake.wait_for(&mut core, self.options.gen_age).timed_out()
-                } else if core.meta.scheduled > core.meta.finished {
-                    self.wake.wait_for(&mut core, self.options.compaction_sleep);
-                    false
-                } else {
-                    self.wake.wait(&mut core);
-                    false
-                };
-                if core.stop {
-                    return;
-                }
-                (flush, core.failed.is_some())
-            };
-            if wait || self.work(flush).is_err() {
-                // Room may come back; a store that has failed for good waits to be closed.
-                let mut core = self.core.lock();
-                if !core.stop {
-                    self.wake.wait_for(&mut core, self.options.gen_age);
+        let mut age = Duration::ZERO;
+        while let Some(errand) = self.next_errand(&mut age) {
+            match errand {
+                Errand::LookForRoom => self.look_for_room(),
+                Errand::Work { flush } => {
+                    if self.work(flush).is_err() {
+                        self.rest();
+                    }
                 }
             }
+        }
+    }
+
+    /// Waits until there is something to do; `None`: the store is closed. `age` is how long changes have been waiting.
+    fn next_errand(&self, age: &mut Duration) -> Option<Errand> {
+        let mut core = self.core.lock();
+        let mut waited = false;
+        while !core.stop {
+            let compacting = core.meta.scheduled > core.meta.finished;
+            let short = self.short_of_space.load(Ordering::Relaxed);
+            if self.failed.get().is_some() {
+                self.wake.wait(&mut core);
+                continue;
+            }
+            if core.state.sealed.is_some() || core.hurry || (core.dirty && *age >= self.options.gen_age) {
+                let flush = core.hurry || *age >= self.options.gen_age;
+                *age = Duration::ZERO;
+                return Some(Errand::Work { flush });
+            }
+            match waited {
+                true if compacting => return Some(Errand::Work { flush: false }),
+                true if short => return Some(Errand::LookForRoom),
+                _ => {}
+            }
+            if core.dirty || compacting || short {
+                let pause = if compacting { self.options.compaction_sleep } else { self.options.gen_age };
+                waited = self.wake.wait_for(&mut core, pause).timed_out();
+                *age = if core.dirty && waited { *age + pause } else { *age };
+            } else {
+                *age = Duration::ZERO;
+                self.wake.wait(&mut core);
+            }
+        }
+        None
+    }
+
+    /// Waits a little before work that failed is tried again.
+    fn rest(&self) {
+        let mut core = self.core.lock();
+        if !core.stop {
+            self.wake.wait_for(&mut core, self.options.gen_age);
         }
     }
 
@@ -77,14 +108,15 @@ impl Inner {
     fn commit_next(&self, committer: &mut Committer, flush: bool) -> Result<bool, StoreError> {
         let sealed = {
             let mut core = self.core.lock();
-            core.check()?;
+            self.check()?;
             if core.state.sealed.is_none() && core.dirty && (flush || core.is_full(&self.options)) {
                 core.seal(self);
             }
             core.state.sealed.clone()
         };
         let Some(generation) = sealed else { return Ok(false) };
-        self.commit(&generation).inspect_err(|_| self.commit_failed())?;
+        self.make_room(generation.room_needed())?;
+        self.commit(&generation)?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
         committer.committed.finished = before.finished;
         // The sync of this commit came after the meta page of the one before.
@@ -101,7 +133,6 @@ impl Inner {
         let mut core = self.core.lock();
         let (active, floor) = (core.state.active.clone(), core.state.floor.clone());
         core.install(ViewState { active, sealed: None, floor }, self);
-        core.space = SpaceState::Ok;
         if core.is_full(&self.options) {
             core.seal(self);
         }
@@ -109,9 +140,26 @@ impl Inner {
         self.room.notify_all();
     }
 
-    fn commit_failed(&self) {
-        self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
-        self.core.lock().space = SpaceState::Low;
+    /// Has the engine set `bytes` of disk aside for the next transaction. On an error the work is kept for another try.
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let room = self.engine.reserve(bytes);
+        self.short_of_space.store(!matches!(room, Ok(Room::Whole)), Ordering::Relaxed);
+        if room.is_err() {
+            self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
+        }
+        room.map(drop).map_err(StoreError::from)
+    }
+
+    /// Asks again whether there is room, after there was little.
+    fn look_for_room(&self) {
+        let _committer = self.committer.lock();
+        // The answer is kept in the space state; a store without room is no error here.
+        let _ = self.make_room(0);
+    }
+
+    /// Ends an engine transaction. A commit that fails leaves unknown bytes on disk: the store has failed for good.
+    pub(crate) fn end(&self, txn: Box<dyn WriteTxn + '_>) -> Result<(), StoreError> {
+        txn.commit().map_err(|error| self.fail(&format!("commit failed: {error}")))
     }
 
     /// Writes a generation in one engine transaction.
@@ -137,8 +185,7 @@ impl Inner {
             }
         }
         write_rest(generation, &mut *txn)?;
-        txn.commit()?;
-        Ok(())
+        self.end(txn)
     }
 
     /// Commits and syncs everything applied before the call.
@@ -157,7 +204,9 @@ impl Inner {
     /// Marks the store as failed for good.
     pub fn fail(&self, why: &str) -> StoreError {
         let why: Arc<str> = why.into();
-        self.core.lock().failed.get_or_insert(why.clone());
+        self.engine.condemn(&why);
+        // The first reason is the one to tell.
+        let _ = self.failed.set(why.clone());
         self.room.notify_all();
         StoreError::Failed(why)
     }

@@ -30,6 +30,14 @@ struct Step {
     visited: u64,
 }
 
+impl Step {
+    /// Disk space that deleting may need at most, in bytes: a leaf of each table and a share of a branch per record.
+    fn room_needed(&self) -> u64 {
+        const BYTES_PER_DELETE: u64 = 2 * 4096 + 1024;
+        (self.superseded.len() + self.tombstones.len()) as u64 * BYTES_PER_DELETE + (1 << 20)
+    }
+}
+
 impl Inner {
     /// Does one step of the compaction that is due. False: none is, or views still need what it would delete.
     pub(crate) fn compact_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
@@ -46,12 +54,13 @@ impl Inner {
         }
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
         let step = self.look(from, bound)?;
+        self.make_room(step.room_needed())?;
         let mut txn = self.engine.write()?;
         let deleted = delete(&step, &mut *txn)?;
         if step.last.is_none() {
             tables::write_finished(bound, &mut *txn)?;
         }
-        txn.commit()?;
+        self.end(txn)?;
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.compaction_visited.fetch_add(step.visited, Ordering::Relaxed);
         self.stats.compaction_deleted.fetch_add(deleted, Ordering::Relaxed);

@@ -30,6 +30,7 @@
 mod codec;
 mod commit;
 mod compact;
+mod counts;
 mod error;
 mod generation;
 mod hash;

@@ -111,6 +111,7 @@ impl World {
                 self.past.compact(number(1));
                 self.past.commit();
             }
+            "snag" => self.past.compact_before_reading(number(1)),
             "break" => self.past.break_at(number(1)),
             "lag" => self.lagging = Some(vec![]),
             "deliver" => {

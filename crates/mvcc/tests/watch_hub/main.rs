@@ -1,5 +1,6 @@
 //! The watch hub from outside.
 
+mod fairness;
 mod golden;
 mod memory;
 mod model;

@@ -24,13 +24,15 @@ struct Writing {
     index: u64,
     all: Vec<Arc<Record>>,
     unreadable: Option<i64>,
+    /// Compact to this revision just before the next reading.
+    snag: Option<i64>,
 }
 
 impl Default for Past {
     fn default() -> Self {
         let options = StoreOptions { background: false, ..StoreOptions::default() };
         let (store, writer, _) = Store::open(Arc::new(MemEngine::new()), options).expect("an empty store");
-        let writing = Writing { writer, index: 0, all: vec![], unreadable: None };
+        let writing = Writing { writer, index: 0, all: vec![], unreadable: None, snag: None };
         Self { store, writing: Arc::new(Mutex::new(writing)) }
     }
 }
@@ -70,6 +72,11 @@ impl Past {
         self.writing.lock().unreadable = Some(revision);
     }
 
+    /// The next reading finds the store compacted to `revision`, which happened after the hub had asked how far it was.
+    pub fn compact_before_reading(&self, revision: i64) {
+        self.writing.lock().snag = Some(revision);
+    }
+
     fn entry(&self, body: impl FnOnce(&mut Change<'_>)) -> Option<Arc<EventBatch>> {
         let mut writing = self.writing.lock();
         writing.index += 1;
@@ -92,6 +99,11 @@ impl History for Past {
     fn history(&self, from: Revision, max_records: usize, max_bytes: usize) -> Result<Vec<Arc<Record>>, StoreError> {
         if self.writing.lock().unreadable == Some(from.main) {
             return Err(StoreError::Failed("broken by the test".into()));
+        }
+        let snag = self.writing.lock().snag.take();
+        if let Some(revision) = snag {
+            self.compact(revision);
+            self.commit();
         }
         self.store.history(from, max_records, max_bytes)
     }

@@ -81,6 +81,7 @@ fn nothing_is_lost_between_creating_and_publishing() {
         }
         hub.stop();
         let stats = hub.stats();
+        assert_eq!(stats.overruns > 0, options.queue_batches == 2, "{stats:?}");
         assert_eq!(
             (stats.watchers, stats.streams, stats.pending_events, stats.slow_watchers),
             (0, 0, 0, 0),
