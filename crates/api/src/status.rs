@@ -134,6 +134,11 @@ table! {
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
     NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
     TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
+    NOT_ENOUGH_STARTED = Unknown "etcdserver: re-configuration failed due to not enough started members";
+    DOWNGRADE_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
+    DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    NO_CLUSTER_VERSION = FailedPrecondition "etcdserver: cluster version not found during downgrade";
+    DOWNGRADE_IN_PROGRESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     NO_LEADER = Unavailable "etcdserver: no leader";
@@ -178,6 +183,11 @@ impl From<Error> for Status {
             Error::PeerUrlExists => PEER_URL_EXISTS,
             Error::NotLearner => NOT_LEARNER,
             Error::TooManyLearners => TOO_MANY_LEARNERS,
+            Error::NotEnoughStarted => NOT_ENOUGH_STARTED,
+            Error::DowngradeFormat => DOWNGRADE_FORMAT,
+            Error::DowngradeTarget => DOWNGRADE_TARGET,
+            Error::NoClusterVersion => NO_CLUSTER_VERSION,
+            Error::DowngradeInProgress => DOWNGRADE_IN_PROGRESS,
             Error::AuthUnavailable => {
                 Self::new(Code::Unimplemented, "etcdserver: users and roles are not supported by this server")
             }

@@ -23,6 +23,11 @@ const GOLDEN: &str = "\
 5 etcdserver: member not found
 9 etcdserver: can only promote a learner member
 9 etcdserver: too many learner members in cluster
+2 etcdserver: re-configuration failed due to not enough started members
+3 etcdserver: wrong downgrade target version format
+3 etcdserver: invalid downgrade target version
+9 etcdserver: cluster version not found during downgrade
+9 etcdserver: cluster has a downgrade job in progress
 3 etcdserver: request is too large
 2 etcdserver: too many requests
 14 etcdserver: no leader
