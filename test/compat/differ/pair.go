@@ -237,3 +237,11 @@ func showAnswer(a Answer) string {
 	}
 	return strings.Join(parts, " ")
 }
+
+// Reconnect opens new connections, as after a restart of both servers.
+func (p *Pair) Reconnect() {
+	p.t.Helper()
+	for _, side := range []*Side{p.Ref, p.Sub} {
+		side.Conn = side.Server.Conn(p.t)
+	}
+}

@@ -40,14 +40,17 @@ type watcher struct {
 	from   int64 // first revision it may see
 }
 
-func newWatchers(g *generator) *watchers {
+func newWatchers(g *generator) *watchers { return newWatchersFrom(g, 1) }
+
+// newWatchersFrom is for a store whose history begins later.
+func newWatchersFrom(g *generator, start int64) *watchers {
 	w := &watchers{g: g, created: map[*differ.WatchPair]int{}}
 	w.history = g.pair.OpenWatch("watch history", nil)
 	w.history.Send("watch history", createRequest(&pb.WatchCreateRequest{
-		Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: 1, PrevKv: true,
+		Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: start, PrevKv: true,
 	}))
 	// Only a watcher that has caught up gets each revision in a reply of its own.
-	w.history.Progress(1)
+	w.history.Progress(g.revision)
 	w.present = g.pair.OpenWatch("watch events", nil)
 	w.ahead = g.pair.OpenWatch("watch events ahead", nil)
 	w.behind = g.pair.OpenWatch("watch events behind", nil)
