@@ -1,0 +1,266 @@
+//! LMDB behind the [`Engine`] trait: one environment directory, one named database per table.
+//!
+//! - `NOMETASYNC`: see the crate's essay for what that means after a power loss.
+//! - Read transactions are bound to their thread (LMDB's default): beginning one takes no lock once the thread has its
+//!   reader slot. In return a thread never holds two at once; every caller of this room reads and lets go in one call.
+//! - The map is 1 TiB of address space, not of memory or disk, so that it never has to be moved under readers.
+
+use std::fs;
+use std::ops::Bound;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
+
+use parking_lot::Mutex;
+
+use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
+
+/// How to open an environment.
+#[derive(Clone, Copy, Debug)]
+pub struct LmdbOptions {
+    /// Address space for the map, in bytes; the file cannot grow beyond it.
+    pub map_size: usize,
+    /// Threads that may ever read at the same time.
+    pub max_readers: u32,
+    /// Disk space set aside for the commits that free space when the disk is full, in bytes. 0: none.
+    pub ballast_bytes: u64,
+    /// Never wait for the disk: a power cut can then take the whole environment.
+    pub no_sync: bool,
+}
+
+impl Default for LmdbOptions {
+    fn default() -> Self {
+        // 1 TiB where addresses have 64 bits; 1 GiB where they have 32.
+        let map_size = if usize::BITS >= 64 { 1 << 40 } else { 1 << 30 };
+        // Room for a generation of ordinary size: 10 k changes touch at most two pages of 4 KiB each.
+        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20, no_sync: false }
+    }
+}
+
+type Db = Database<'static, Bytes, Bytes>;
+
+/// An LMDB environment.
+pub struct LmdbEngine {
+    env: Env<WithTls>,
+    tables: [Db; Table::ALL.len()],
+    path: PathBuf,
+    place: Option<Place>,
+}
+
+/// Where an engine stands among others, and the space set aside there.
+struct Place {
+    directory: Arc<StoreDirectory>,
+    ballast_bytes: u64,
+    /// The ballast is there.
+    whole: Mutex<bool>,
+}
+
+impl LmdbEngine {
+    /// Opens the engine that counts in `directory`.
+    ///
+    /// # Errors
+    /// [`EngineError::Suspect`] if a sync failed there before, else as [`LmdbEngine::open`].
+    pub fn open_current(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
+        if let Some(why) = directory.suspect() {
+            return Err(EngineError::Suspect { path: directory.current(), why });
+        }
+        let engine = Self::open(&directory.current(), options)?;
+        let whole = Mutex::new(directory.take_ballast(options.ballast_bytes));
+        let place = Some(Place { directory, ballast_bytes: options.ballast_bytes, whole });
+        Ok(Self { place, ..engine })
+    }
+
+    /// Opens the environment in directory `path`, making both if they are not there; without a reserve of disk space.
+    ///
+    /// The caller guards the directory against other processes.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] if the directory cannot be made, [`EngineError::Lmdb`] if its contents are not an environment.
+    #[expect(unsafe_code, reason = "a memory map of a file is only as sound as the promise that nobody else writes it")]
+    pub fn open(path: &Path, options: LmdbOptions) -> Result<Self, EngineError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| EngineError::Io {
+            path: path.to_owned(),
+            action: "create directory",
+            source,
+        })?;
+        let mut builder = EnvOpenOptions::new();
+        builder.map_size(options.map_size).max_readers(options.max_readers).max_dbs(Table::ALL.len() as u32);
+        // SAFETY: NO_META_SYNC only weakens durability, as the essay tells. The map is shared with nobody: the member's
+        // lock file keeps other processes away, and heed refuses to open one directory twice inside this process.
+        let env = unsafe {
+            builder.flags(if options.no_sync {
+                EnvFlags::NO_META_SYNC | EnvFlags::NO_SYNC
+            } else {
+                EnvFlags::NO_META_SYNC
+            });
+            builder.open(path)
+        }
+        .map_err(lmdb_error(path, "open"))?;
+        let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
+        Ok(Self { env, tables, path: path.to_owned(), place: None })
+    }
+
+    /// Directory of the environment.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn error(&self, action: &'static str) -> impl FnOnce(heed::Error) -> EngineError {
+        lmdb_error(&self.path, action)
+    }
+}
+
+fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> EngineError {
+    let path = path.to_owned();
+    move |source| EngineError::Lmdb { path, action, source }
+}
+
+fn open_tables(env: &Env<WithTls>) -> Result<[Db; Table::ALL.len()], heed::Error> {
+    let wtxn = env.write_txn()?;
+    let opened = env.create_databases_and_commit(wtxn, |opener, wtxn| -> Result<_, heed::Error> {
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            tables.push(opener.create_database::<Bytes, Bytes>(wtxn, Some(table.name()))?);
+        }
+        let tables: [_; Table::ALL.len()] = tables.try_into().unwrap_or_else(|_| unreachable!("one per table"));
+        Ok(CommitOrAbort::<_, ()>::Commit(tables))
+    })?;
+    Ok(opened.unwrap_commit())
+}
+
+impl Engine for LmdbEngine {
+    fn read(&self) -> Result<Box<dyn ReadTxn + '_>, EngineError> {
+        let txn = self.env.read_txn().map_err(|e| self.error("begin read")(e))?;
+        Ok(Box::new(LmdbRead { engine: self, txn }))
+    }
+
+    fn write(&self) -> Result<Box<dyn WriteTxn + '_>, EngineError> {
+        let txn = self.env.write_txn().map_err(|e| self.error("begin write")(e))?;
+        Ok(Box::new(LmdbWrite { engine: self, txn }))
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.env.force_sync().map_err(self.error("sync"))
+    }
+
+    fn sizes(&self) -> Result<EngineSizes, EngineError> {
+        let file = self.env.real_disk_size().map_err(self.error("stat"))?;
+        let txn = self.env.read_txn().map_err(self.error("begin read"))?;
+        let mut in_use = 0;
+        for table in &self.tables {
+            let stat = table.stat(&txn).map_err(self.error("stat table"))?;
+            in_use += (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * u64::from(stat.page_size);
+        }
+        Ok(EngineSizes { file, in_use })
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<Room, EngineError> {
+        let Some(place) = &self.place else { return self.allocate(bytes).map(|()| Room::Whole) };
+        let mut whole = place.whole.lock();
+        match self.allocate(bytes) {
+            Err(_) if *whole => {
+                place.directory.drop_ballast();
+                *whole = false;
+                self.allocate(bytes)?;
+            }
+            done => {
+                done?;
+                *whole = *whole || place.directory.take_ballast(place.ballast_bytes);
+            }
+        }
+        Ok(if *whole { Room::Whole } else { Room::Low })
+    }
+
+    fn condemn(&self, why: &str) {
+        // The disk has just failed; if it does not even take this note, the log on it will not be trusted either.
+        let _ = self.place.as_ref().map(|place| place.directory.condemn(why));
+    }
+}
+
+impl LmdbEngine {
+    /// Allots blocks beyond the end of the file without changing its length, which LMDB trusts. Pages that LMDB has
+    /// freed and uses again need none: `bytes` is an upper bound.
+    fn allocate(&self, bytes: u64) -> Result<(), EngineError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let file = self.env.try_clone_inner_file().map_err(self.error("reserve"))?;
+        let page = u64::from(self.env.unnamed_database_stat().page_size);
+        let end = (self.env.info().last_page_number as u64 + 1) * page;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, end, bytes) {
+            // A file system without fallocate gives no promise; the commit itself will tell.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(_) => Err(EngineError::NoRoom { path: self.path.clone(), bytes }),
+        }
+    }
+}
+
+struct LmdbRead<'e> {
+    engine: &'e LmdbEngine,
+    txn: RoTxn<'e, WithTls>,
+}
+
+impl ReadTxn for LmdbRead<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
+        self.engine.tables[table.slot()].get(&self.txn, key).map_err(|e| self.engine.error("get")(e))
+    }
+
+    fn scan<'t>(
+        &'t self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> Result<Box<dyn Cursor<'t> + 't>, EngineError> {
+        let range = self.engine.tables[table.slot()].range(&self.txn, &(from, to));
+        let range = range.map_err(|e| self.engine.error("scan")(e))?;
+        Ok(Box::new(LmdbCursor { engine: self.engine, range }))
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Pair<'_>>, EngineError> {
+        self.engine.tables[table.slot()].last(&self.txn).map_err(|e| self.engine.error("last")(e))
+    }
+}
+
+struct LmdbCursor<'t> {
+    engine: &'t LmdbEngine,
+    range: heed::RoRange<'t, Bytes, Bytes>,
+}
+
+impl<'t> Cursor<'t> for LmdbCursor<'t> {
+    fn next(&mut self) -> Result<Option<Pair<'t>>, EngineError> {
+        self.range.next().transpose().map_err(|e| self.engine.error("next")(e))
+    }
+}
+
+struct LmdbWrite<'e> {
+    engine: &'e LmdbEngine,
+    txn: RwTxn<'e>,
+}
+
+impl WriteTxn for LmdbWrite<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
+        self.engine.tables[table.slot()].get(&self.txn, key).map_err(|e| self.engine.error("get")(e))
+    }
+
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        self.engine.tables[table.slot()].put(&mut self.txn, key, value).map_err(|e| self.engine.error("put")(e))
+    }
+
+    fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        let table = self.engine.tables[table.slot()];
+        table.put_with_flags(&mut self.txn, PutFlags::APPEND, key, value).map_err(|e| self.engine.error("append")(e))
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
+        self.engine.tables[table.slot()].delete(&mut self.txn, key).map_err(|e| self.engine.error("delete")(e))
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), EngineError> {
+        let engine = self.engine;
+        self.txn.commit().map_err(engine.error("commit"))
+    }
+}

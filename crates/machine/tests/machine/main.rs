@@ -1,0 +1,7 @@
+//! The machine as its callers see it: golden scripts, a naive twin, the same log twice.
+
+mod common;
+mod golden;
+mod model;
+mod reader;
+mod twin;

@@ -1,0 +1,234 @@
+//! The background: committing generations to the engine, and knowing what of it is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use milepost_engine::{EngineError, Room, Table, WriteTxn};
+
+use crate::codec;
+use crate::error::StoreError;
+use crate::generation::Generation;
+use crate::hash::Hasher;
+use crate::keys::{self, EngineKey};
+use crate::store::{Durable, Inner};
+use crate::tables::Meta;
+use crate::view::{View, ViewState};
+
+/// What committing needs to remember; see [`Inner::committer`].
+pub(crate) struct Committer {
+    /// As of the newest commit.
+    pub committed: Meta,
+    /// Where the compaction in progress goes on.
+    pub resume: Option<milepost_types::Revision>,
+    /// The hash being taken before the compaction that is due, and what it reads.
+    pub hasher: Option<(Hasher, View)>,
+}
+
+/// What the background thread does next.
+enum Errand {
+    /// A commit or a step of a compaction.
+    Work { flush: bool },
+    /// Disk space was short: is it still?
+    LookForRoom,
+}
+
+impl Committer {
+    pub fn new(committed: Meta) -> Self {
+        Self { committed, resume: None, hasher: None }
+    }
+}
+
+impl Inner {
+    /// The background thread. Time comes only from the waits: a generation is committed at the first wait that ends
+    /// without a call, so none gets older than the age bound and a commit.
+    pub fn run(self: Arc<Self>) {
+        let mut age = Duration::ZERO;
+        while let Some(errand) = self.next_errand(&mut age) {
+            match errand {
+                Errand::LookForRoom => self.look_for_room(),
+                Errand::Work { flush } => {
+                    if self.work(flush).is_err() {
+                        self.rest();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do; `None`: the store is closed. `age` is how long changes have been waiting.
+    fn next_errand(&self, age: &mut Duration) -> Option<Errand> {
+        let mut core = self.core.lock();
+        let mut waited = false;
+        while !core.stop {
+            let compacting = core.meta.scheduled > core.meta.finished;
+            let short = self.short_of_space.load(Ordering::Relaxed);
+            if self.failed.get().is_some() {
+                self.wake.wait(&mut core);
+                continue;
+            }
+            if core.state.sealed.is_some() || core.hurry || (core.dirty && *age >= self.options.gen_age) {
+                let flush = core.hurry || *age >= self.options.gen_age;
+                *age = Duration::ZERO;
+                return Some(Errand::Work { flush });
+            }
+            match waited {
+                true if compacting => return Some(Errand::Work { flush: false }),
+                true if short => return Some(Errand::LookForRoom),
+                _ => {}
+            }
+            if core.dirty || compacting || short {
+                let pause = if compacting { self.options.compaction_sleep } else { self.options.gen_age };
+                waited = self.wake.wait_for(&mut core, pause).timed_out();
+                *age = if core.dirty && waited { *age + pause } else { *age };
+            } else {
+                *age = Duration::ZERO;
+                self.wake.wait(&mut core);
+            }
+        }
+        None
+    }
+
+    /// Waits a little before work that failed is tried again.
+    fn rest(&self) {
+        let mut core = self.core.lock();
+        if !core.stop {
+            self.wake.wait_for(&mut core, self.options.gen_age);
+        }
+    }
+
+    /// Commits a generation, or else does a step of a compaction. False: nothing to do.
+    pub fn work(self: &Arc<Self>, flush: bool) -> Result<bool, StoreError> {
+        let mut committer = self.committer.lock();
+        self.commit_next(&mut committer, flush)
+            .and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) })
+    }
+
+    /// Commits the sealed generation, or the active one if it is full or `flush` asks for it.
+    fn commit_next(&self, committer: &mut Committer, flush: bool) -> Result<bool, StoreError> {
+        let sealed = {
+            let mut core = self.core.lock();
+            self.check()?;
+            if core.state.sealed.is_none() && core.dirty && (flush || core.is_full(&self.options)) {
+                core.seal(self);
+            }
+            core.state.sealed.clone()
+        };
+        let Some(generation) = sealed else { return Ok(false) };
+        self.make_room(generation.room_needed())?;
+        self.commit(&generation)?;
+        let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
+        committer.committed.finished = before.finished;
+        // The sync of this commit came after the meta page of the one before.
+        *self.durable.lock() = Durable { index: before.applied, term: before.term };
+        self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        self.stats.committed_changes.fetch_add(generation.log().len() as u64, Ordering::Relaxed);
+        self.measure()?;
+        self.publish_commit();
+        Ok(true)
+    }
+
+    /// Lets readers find the sealed generation in the engine.
+    fn publish_commit(&self) {
+        let mut core = self.core.lock();
+        let (active, floor) = (core.state.active.clone(), core.state.floor.clone());
+        core.install(ViewState { active, sealed: None, floor }, self);
+        if core.is_full(&self.options) {
+            core.seal(self);
+        }
+        drop(core);
+        self.room.notify_all();
+    }
+
+    /// Has the engine set `bytes` of disk aside for the next transaction. On an error the work is kept for another try.
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let room = self.engine.reserve(bytes);
+        self.short_of_space.store(!matches!(room, Ok(Room::Whole)), Ordering::Relaxed);
+        if room.is_err() {
+            self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
+        }
+        room.map(drop).map_err(StoreError::from)
+    }
+
+    /// Asks again whether there is room, after there was little.
+    fn look_for_room(&self) {
+        let _committer = self.committer.lock();
+        // The answer is kept in the space state; a store without room is no error here.
+        let _ = self.make_room(0);
+    }
+
+    /// Ends an engine transaction. A commit that fails leaves unknown bytes on disk: the store has failed for good.
+    pub(crate) fn end(&self, txn: Box<dyn WriteTxn + '_>) -> Result<(), StoreError> {
+        txn.commit().map_err(|error| self.fail(&format!("commit failed: {error}")))
+    }
+
+    /// Writes a generation in one engine transaction.
+    fn commit(&self, generation: &Generation) -> Result<(), StoreError> {
+        let mut txn = self.engine.write()?;
+        let mut buffer = Vec::with_capacity(4096);
+        for record in generation.log().iter() {
+            codec::encode_history(record, &mut buffer);
+            txn.append(Table::History, &record.revision.to_bytes(), &buffer)?;
+        }
+        generation.newest_of_each(|record| {
+            let engine_key = EngineKey::of(&record.key);
+            codec::encode_current(record, engine_key.bytes(), &mut buffer);
+            txn.put(Table::Current, engine_key.bytes(), &buffer)
+        })?;
+        for ((lease, key), attached) in generation.attachment_changes() {
+            let engine_key = keys::attached_key(lease, &key);
+            if attached {
+                codec::encode_attached(&engine_key, &key, &mut buffer);
+                txn.put(Table::Attached, &engine_key, &buffer)?;
+            } else {
+                txn.delete(Table::Attached, &engine_key)?;
+            }
+        }
+        write_rest(generation, &mut *txn)?;
+        self.end(txn)
+    }
+
+    /// Commits and syncs everything applied before the call.
+    pub fn force_sync(&self) -> Result<Durable, StoreError> {
+        let mut committer = self.committer.lock();
+        let target = self.core.lock().meta.applied;
+        while committer.committed.applied < target {
+            self.commit_next(&mut committer, true)?;
+        }
+        self.engine.sync().map_err(|error| self.fail(&format!("sync failed: {error}")))?;
+        let durable = Durable { index: committer.committed.applied, term: committer.committed.term };
+        *self.durable.lock() = durable;
+        Ok(durable)
+    }
+
+    /// Marks the store as failed for good.
+    pub fn fail(&self, why: &str) -> StoreError {
+        let why: Arc<str> = why.into();
+        self.engine.condemn(&why);
+        // The first reason is the one to tell.
+        let _ = self.failed.set(why.clone());
+        self.room.notify_all();
+        StoreError::Failed(why)
+    }
+
+    /// Takes the sizes for [`crate::Store::sizes`].
+    pub fn measure(&self) -> Result<(), StoreError> {
+        let sizes = self.engine.sizes()?;
+        self.file_bytes.store(sizes.file, Ordering::Relaxed);
+        self.in_use_bytes.store(sizes.in_use, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    let rest = generation.rest.lock();
+    for ((table, key), value) in &rest.tables {
+        match value {
+            Some(value) => txn.put(table.table(), key, value)?,
+            None => {
+                txn.delete(table.table(), key)?;
+            }
+        }
+    }
+    rest.meta.write(rest.conf_state.as_deref(), txn)
+}

@@ -1,0 +1,53 @@
+//! Revisions of keys, and who is watching them.
+//!
+//! # What happens here
+//! Every change of a key is a [`Record`] with a revision of its own; old ones stay readable until they are compacted.
+//! Changes come one log entry at a time from one [`Writer`], go to memory, and are committed to an engine behind its
+//! back. Readers take a [`View`] and see one revision, whatever happens meanwhile.
+//!
+//! ```text
+//!  apply ─► Writer.begin ─► Change: put, delete_range, … ─► finish ─► active generation ─┐ published: readers see it
+//!                                                                                        │ full, or 0.5 s old
+//!                                        commit thread ◄── sealed generation ◄───────────┘
+//!                                             │ one engine transaction
+//!                                             ▼
+//!     history  (revision → record)  current (key → newest record)  attached (lease, key)  small tables  meta
+//!                                             ▲
+//!  Store.view ─► View: get, range at a revision ── merges active, sealed, engine
+//! ```
+//!
+//! # What never happens here
+//! No clock is read: time passes only as the length of a wait. Nobody here has heard of Raft, beyond the index and term
+//! of an entry as two numbers to remember. Apply never waits for a disk, unless two whole generations are full.
+//!
+//! # What must stay true
+//! - A revision that was published is never taken back and never changes.
+//! - A generation holds whole entries; a commit holds whole generations. After a crash the store is the state after
+//!   some entry, and says which.
+//! - What a view or a committed floor may still ask for is not deleted.
+//! - Every record from disk is checked before it is believed.
+
+mod codec;
+mod commit;
+mod compact;
+mod counts;
+mod error;
+mod generation;
+mod hash;
+mod history;
+mod keys;
+mod record;
+mod scan;
+mod store;
+mod tables;
+mod view;
+pub mod watch;
+mod writer;
+
+pub use error::StoreError;
+pub use hash::HashKv;
+pub use record::{Header, Record};
+pub use store::{Durable, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats};
+pub use tables::{APP_PREFIX, SmallTable};
+pub use view::{RangeOptions, RangeResult, View};
+pub use writer::{Change, EventBatch, Writer};

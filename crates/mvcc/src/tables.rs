@@ -1,0 +1,145 @@
+//! The small tables, and what the store itself remembers in `meta`.
+
+use milepost_engine::{EngineError, ReadTxn, Table, WriteTxn};
+use milepost_types::{LogIndex, Term};
+
+use crate::codec;
+use crate::error::StoreError;
+
+/// A table that is read whole at open, kept in memory by its owner, and written behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SmallTable {
+    /// Leases.
+    Lease,
+    /// Authentication switch and revision.
+    Auth,
+    /// Users.
+    Users,
+    /// Roles.
+    Roles,
+    /// Members of the cluster.
+    Members,
+    /// Ids of members that were removed.
+    Removed,
+    /// Alarms.
+    Alarm,
+    /// Cluster version and downgrade.
+    Cluster,
+    /// Odds and ends; keys begin with [`APP_PREFIX`], the others are the store's own.
+    Meta,
+}
+
+/// What keys of [`SmallTable::Meta`] begin with.
+pub const APP_PREFIX: &[u8] = b"app/";
+
+impl SmallTable {
+    /// Every small table.
+    pub const ALL: [Self; 9] = [
+        Self::Lease,
+        Self::Auth,
+        Self::Users,
+        Self::Roles,
+        Self::Members,
+        Self::Removed,
+        Self::Alarm,
+        Self::Cluster,
+        Self::Meta,
+    ];
+
+    pub(crate) const fn table(self) -> Table {
+        match self {
+            Self::Lease => Table::Lease,
+            Self::Auth => Table::Auth,
+            Self::Users => Table::Users,
+            Self::Roles => Table::Roles,
+            Self::Members => Table::Members,
+            Self::Removed => Table::Removed,
+            Self::Alarm => Table::Alarm,
+            Self::Cluster => Table::Cluster,
+            Self::Meta => Table::Meta,
+        }
+    }
+}
+
+/// Newest format of the tables that this program writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+
+const FORMAT_KEY: &[u8] = b"format";
+const APPLIED_KEY: &[u8] = b"applied";
+const REVISION_KEY: &[u8] = b"revision";
+const CONF_STATE_KEY: &[u8] = b"conf_state";
+const SCHEDULED_KEY: &[u8] = b"compact/scheduled";
+const FINISHED_KEY: &[u8] = b"compact/finished";
+
+/// What the store remembers about itself, committed with every generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub applied: LogIndex,
+    pub term: Term,
+    /// Newest main revision; 0 in an empty store.
+    pub revision: i64,
+    /// Bound of the newest compaction asked for; 0: none ever.
+    pub scheduled: i64,
+    /// Bound of the newest compaction whose deletions are done; 0: none ever.
+    pub finished: i64,
+}
+
+impl Meta {
+    /// Reads what an engine holds; the number of records read comes with it.
+    pub fn read(txn: &dyn ReadTxn) -> Result<(Self, Vec<u8>, u64), StoreError> {
+        let number = |key| Ok::<_, StoreError>(read_number(txn, key)?.unwrap_or(0));
+        let found = number(FORMAT_KEY)? as u32;
+        if found > FORMAT {
+            return Err(StoreError::Format { found, known: FORMAT });
+        }
+        let (applied, term) = read_applied(txn)?;
+        let conf_state = txn.get(Table::Meta, CONF_STATE_KEY)?.map(<[u8]>::to_vec).unwrap_or_default();
+        let meta = Self {
+            applied,
+            term,
+            revision: number(REVISION_KEY)?,
+            scheduled: number(SCHEDULED_KEY)?,
+            finished: number(FINISHED_KEY)?,
+        };
+        Ok((meta, conf_state, 6))
+    }
+
+    /// Writes all but `finished`, which [`write_finished`] alone moves.
+    pub fn write(&self, conf_state: Option<&[u8]>, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+        txn.put(Table::Meta, FORMAT_KEY, &i64::from(FORMAT).to_be_bytes())?;
+        let applied = [self.applied.0.to_be_bytes(), self.term.0.to_be_bytes()].concat();
+        txn.put(Table::Meta, APPLIED_KEY, &applied)?;
+        txn.put(Table::Meta, REVISION_KEY, &self.revision.to_be_bytes())?;
+        txn.put(Table::Meta, SCHEDULED_KEY, &self.scheduled.to_be_bytes())?;
+        if let Some(conf_state) = conf_state {
+            txn.put(Table::Meta, CONF_STATE_KEY, conf_state)?;
+        }
+        Ok(())
+    }
+
+    /// The logical floor: -1 if nothing was ever compacted.
+    pub fn compact_revision(&self) -> i64 {
+        match self.scheduled.max(self.finished) {
+            0 => -1,
+            floor => floor,
+        }
+    }
+}
+
+/// Remembers that the deletions of the compaction to `bound` are done.
+pub(crate) fn write_finished(bound: i64, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    txn.put(Table::Meta, FINISHED_KEY, &bound.to_be_bytes())
+}
+
+fn read_number(txn: &dyn ReadTxn, key: &[u8]) -> Result<Option<i64>, StoreError> {
+    let Some(bytes) = txn.get(Table::Meta, key)? else { return Ok(None) };
+    let bytes = bytes.try_into().map_err(|_| codec::corrupt(Table::Meta, key, "not eight bytes"))?;
+    Ok(Some(i64::from_be_bytes(bytes)))
+}
+
+fn read_applied(txn: &dyn ReadTxn) -> Result<(LogIndex, Term), StoreError> {
+    let Some(bytes) = txn.get(Table::Meta, APPLIED_KEY)? else { return Ok((LogIndex(0), Term(0))) };
+    let pair = bytes.split_first_chunk::<8>().and_then(|(index, term)| Some((*index, term.try_into().ok()?)));
+    let (index, term) = pair.ok_or_else(|| codec::corrupt(Table::Meta, APPLIED_KEY, "not sixteen bytes"))?;
+    Ok((LogIndex(u64::from_be_bytes(index)), Term(u64::from_be_bytes(term))))
+}

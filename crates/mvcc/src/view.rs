@@ -1,0 +1,321 @@
+//! Reading: a consistent view of the keyspace, merged from the overlay and the engine.
+//!
+//! ```text
+//!              active generation      entries being applied
+//!   a read ──► sealed generation      being committed in the background      newer hides older
+//!              engine                 everything before
+//! ```
+//!
+//! A view takes the overlay first and begins to read the engine afterwards, anew in each call. The engine may therefore
+//! already hold what the view's overlay holds, and more: what is above the view's revision is skipped by the pointers
+//! of `history`. What a view may still ask for is not deleted under it: see [`Floor`].
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milepost_engine::{ReadTxn, Table};
+use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
+
+use crate::codec::{self, CurrentRef};
+use crate::counts::WORTH_REMEMBERING;
+use crate::error::StoreError;
+use crate::generation::{Generation, OverlayWalk};
+use crate::keys::{self, EngineKey};
+use crate::record::Record;
+use crate::scan::{Copier, CurrentWalk, Tables};
+use crate::store::Inner;
+
+/// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    /// -1: never compacted.
+    pub compact_revision: i64,
+}
+
+/// What readers read from, replaced as a whole when a generation is sealed or committed, or the floor rises.
+pub(crate) struct ViewState {
+    pub active: Arc<Generation>,
+    pub sealed: Option<Arc<Generation>>,
+    pub floor: Arc<Floor>,
+}
+
+impl ViewState {
+    /// Main revision of the first change that may be in memory only.
+    pub fn first_main(&self) -> i64 {
+        self.sealed.as_ref().unwrap_or(&self.active).first_main
+    }
+}
+
+/// The keyspace at one revision. Cheap; holds memory and pins compaction while it lives, but nothing of the engine.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) state: Arc<ViewState>,
+    pub(crate) revision: i64,
+}
+
+/// What a range is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeOptions {
+    /// At most so many records; 0: all.
+    pub limit: usize,
+    /// Count all keys of the range, whatever the limit.
+    pub count: bool,
+    /// Fetch values; without them `value` is empty.
+    pub values: bool,
+}
+
+impl Default for RangeOptions {
+    /// Everything with values, without a count.
+    fn default() -> Self {
+        Self { limit: 0, count: false, values: true }
+    }
+}
+
+/// What a range found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// Live records in key order, at most the limit.
+    pub records: Vec<Arc<Record>>,
+    /// Live keys in the whole range if a count was asked for, else the number of records.
+    pub count: i64,
+}
+
+impl View {
+    /// The revision this view shows.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Reads below this revision fail; -1: history is whole.
+    #[must_use]
+    pub fn compact_revision(&self) -> i64 {
+        self.state.floor.compact_revision
+    }
+
+    /// The live keys of `range` as they were at main revision `at`; at or below zero means the view's own revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::FutureRevision`] for an `at` out of bounds, [`StoreError::Corrupt`] if a
+    /// record fails its check.
+    pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
+        let at = self.check(at)?;
+        self.reader().range(range, at, options)
+    }
+
+    /// One key as it was at main revision `at`; at or below zero means the view's own revision.
+    ///
+    /// # Errors
+    /// As [`View::range`].
+    pub fn get(&self, key: &[u8], at: i64) -> Result<Option<Arc<Record>>, StoreError> {
+        let at = self.check(at)?;
+        self.reader().get(key, at, true)
+    }
+
+    /// The keys attached to `lease`, sorted.
+    ///
+    /// # Errors
+    /// As [`View::range`], `at` aside.
+    pub fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
+        self.reader().attached(lease, self.revision)
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { inner: &self.inner, state: &self.state }
+    }
+
+    /// Turns what a caller asked for into a revision that this view can show.
+    fn check(&self, at: i64) -> Result<i64, StoreError> {
+        if at <= 0 {
+            return Ok(self.revision);
+        }
+        if at > self.revision {
+            return Err(StoreError::FutureRevision { asked: at, current: self.revision });
+        }
+        let floor = self.compact_revision();
+        if at < floor {
+            return Err(StoreError::Compacted { asked: at, floor });
+        }
+        Ok(at)
+    }
+}
+
+/// The merge itself, for views and for changes in progress.
+pub(crate) struct Reader<'a> {
+    pub inner: &'a Inner,
+    pub state: &'a ViewState,
+}
+
+impl<'a> Reader<'a> {
+    pub fn tables<'t>(&'t self, txn: &'t dyn ReadTxn) -> Tables<'t> {
+        Tables { txn, floor: self.state.floor.compact_revision, visited: &self.inner.stats.history_visited }
+    }
+
+    /// The newest change of `key` at or below `at` that memory holds.
+    fn in_memory(&self, key: &[u8], at: i64) -> Option<Arc<Record>> {
+        let at = Revision::end_of(at);
+        let newest = self.state.active.newest(key, at);
+        newest.or_else(|| self.state.sealed.as_ref().and_then(|sealed| sealed.newest(key, at)))
+    }
+
+    pub fn get(&self, key: &[u8], at: i64, values: bool) -> Result<Option<Arc<Record>>, StoreError> {
+        if let Some(record) = self.in_memory(key, at) {
+            return Ok((!record.is_tombstone()).then_some(record));
+        }
+        // Nothing is stored there, and engines refuse to look.
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let txn = self.inner.engine.read()?;
+        let tables = self.tables(&*txn);
+        let engine_key = EngineKey::of(key);
+        let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
+        Ok(tables.live_at(&current, at, values)?.map(|record| Arc::new(record.own(values))))
+    }
+
+    /// The newest record of `key`, tombstone or not, with its spine; without the value if it comes from the engine.
+    pub fn newest_with_spine(&self, key: &[u8]) -> Result<Option<Arc<Record>>, StoreError> {
+        if let Some(record) = self.in_memory(key, i64::MAX) {
+            return Ok(Some(record));
+        }
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let txn = self.inner.engine.read()?;
+        let tables = self.tables(&*txn);
+        let engine_key = EngineKey::of(key);
+        let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
+        with_spine(&current).map(Some)
+    }
+
+    /// The newest record of every key of `range`, tombstones included, as [`Reader::newest_with_spine`] gives it.
+    pub fn range_with_spines(&self, range: KeyRange<'_>) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut records = Vec::new();
+        if range.is_empty() {
+            return Ok(records);
+        }
+        let txn = self.inner.engine.read()?;
+        let tables = self.tables(&*txn);
+        let mut merge = self.merge(&tables, range, i64::MAX)?;
+        while let Some(found) = merge.next()? {
+            records.push(match found {
+                Found::Memory(record) => record,
+                Found::Engine(current) => with_spine(&current)?,
+            });
+        }
+        Ok(records)
+    }
+
+    pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
+        if range.is_empty() {
+            return Ok(RangeResult::default());
+        }
+        if range.end == RangeEnd::Single {
+            let records: Vec<_> = self.get(range.start, at, options.values)?.into_iter().collect();
+            return Ok(RangeResult { count: records.len() as i64, records });
+        }
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let known = if options.count { self.known_count(range, at)? } else { None };
+        let txn = self.inner.engine.read()?;
+        let tables = self.tables(&*txn);
+        let mut merge = self.merge(&tables, range, at)?;
+        let (mut copier, mut count) = (Copier::default(), 0);
+        while copier.len() < limit || (options.count && known.is_none()) {
+            let Some(found) = merge.next()? else { break };
+            let wanted = copier.len() < limit;
+            match found {
+                Found::Memory(record) if record.is_tombstone() => {}
+                Found::Memory(record) => {
+                    count += 1;
+                    if wanted {
+                        copier.share(record);
+                    }
+                }
+                Found::Engine(current) => {
+                    let Some(record) = tables.live_at(&current, at, options.values && wanted)? else { continue };
+                    count += 1;
+                    if wanted {
+                        copier.copy(&record, options.values);
+                    }
+                }
+            }
+        }
+        let (records, count) = (copier.finish(), known.unwrap_or(count));
+        // The next page begins behind the last record, or the last but one if the caller looked one ahead.
+        if options.count && at != i64::MAX && count >= WORTH_REMEMBERING {
+            let last = records.iter().enumerate().rev().take(2);
+            let ends: Vec<_> = last.map(|(index, record)| (index + 1, &*record.key)).collect();
+            self.remember_counts(range, at, count, if limit == usize::MAX { &[] } else { &ends });
+        }
+        Ok(RangeResult { records, count })
+    }
+
+    fn merge<'t>(&'t self, tables: &Tables<'t>, range: KeyRange<'t>, at: i64) -> Result<Merge<'t>, StoreError> {
+        let end = Revision::end_of(at);
+        Ok(Merge {
+            overlay: OverlayWalk::new(
+                self.state.active.walk(range, end),
+                self.state.sealed.as_ref().map(|sealed| sealed.walk(range, end)),
+            ),
+            engine: tables.walk(range)?,
+        })
+    }
+
+    pub fn attached(&self, lease: LeaseId, at: i64) -> Result<Vec<Bytes>, StoreError> {
+        let mut known: BTreeMap<Bytes, bool> = BTreeMap::new();
+        let txn = self.inner.engine.read()?;
+        let (first, end) = keys::attached_bounds(lease);
+        let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+        let mut cursor = txn.scan(Table::Attached, Bound::Included(&first), end)?;
+        while let Some((engine_key, bytes)) = cursor.next()? {
+            known.insert(Bytes::copy_from_slice(codec::decode_attached(engine_key, bytes)?), true);
+        }
+        if let Some(sealed) = &self.state.sealed {
+            sealed.attachments(lease, at, &mut known);
+        }
+        self.state.active.attachments(lease, at, &mut known);
+        Ok(known.into_iter().filter_map(|(key, attached)| attached.then_some(key)).collect())
+    }
+}
+
+/// A record for the writer: without its value, with its spine.
+fn with_spine(current: &CurrentRef<'_>) -> Result<Arc<Record>, StoreError> {
+    let spine = current.spine()?;
+    let record = current.with_value(&[]).own(false);
+    Ok(Arc::new(Record { jump: spine.jump(), spine, ..record }))
+}
+
+/// A key found by a merge: the newest of it, tombstones included. What comes from the engine may be newer than the
+/// revision asked for.
+enum Found<'t> {
+    Memory(Arc<Record>),
+    Engine(CurrentRef<'t>),
+}
+
+/// The walk through all three layers, by key.
+struct Merge<'t> {
+    overlay: OverlayWalk<'t>,
+    engine: CurrentWalk<'t>,
+}
+
+impl<'t> Merge<'t> {
+    /// The next key, from the youngest layer that has it.
+    fn next(&mut self) -> Result<Option<Found<'t>>, StoreError> {
+        let order = match (self.overlay.peek(), self.engine.peek()) {
+            (None, _) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(memory), Some(engine)) => memory.key[..].cmp(engine.key),
+        };
+        if order == Ordering::Greater {
+            return Ok(self.engine.take()?.map(Found::Engine));
+        }
+        if order == Ordering::Equal {
+            self.engine.take()?;
+        }
+        Ok(self.overlay.take().map(Found::Memory))
+    }
+}

@@ -1,0 +1,148 @@
+//! The life of a store: put, read, delete, compact, close, open again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milepost_engine::Engine;
+use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
+use milepost_engine::mem::MemEngine;
+use milepost_mvcc::{RangeOptions, SmallTable, Store, StoreError, StoreOptions, Writer};
+use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
+
+fn options() -> StoreOptions {
+    StoreOptions { background: false, ..StoreOptions::default() }
+}
+
+struct Bench {
+    store: Store,
+    writer: Writer,
+    index: u64,
+}
+
+impl Bench {
+    fn open(engine: Arc<dyn Engine>) -> Self {
+        let (store, writer, opened) = Store::open(engine, options()).expect("open");
+        Self { store, writer, index: opened.applied.0 }
+    }
+
+    fn entry(&mut self, body: impl FnOnce(&mut milepost_mvcc::Change<'_>)) -> Option<Arc<milepost_mvcc::EventBatch>> {
+        self.index += 1;
+        let mut change = self.writer.begin(LogIndex(self.index), Term(1));
+        body(&mut change);
+        change.finish().expect("finish")
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> i64 {
+        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+        self.entry(|change| assert!(change.put(key, value, LeaseId(0)).is_ok())).expect("changed").revision
+    }
+
+    fn delete(&mut self, key: &str) -> Option<i64> {
+        let range = KeyRange::single(key.as_bytes());
+        self.entry(|change| assert!(change.delete_range(range, false).is_ok())).map(|batch| batch.revision)
+    }
+
+    fn get(&self, key: &str, at: i64) -> Option<String> {
+        let record = self.store.view().get(key.as_bytes(), at).expect("get");
+        record.map(|record| String::from_utf8(record.value.to_vec()).expect("text"))
+    }
+
+    fn flush(&self) {
+        while self.store.step(true).expect("step") {}
+    }
+}
+
+fn a_life(engine: Arc<dyn Engine>) {
+    let mut bench = Bench::open(engine.clone());
+    assert_eq!(bench.store.revision(), 1);
+    assert_eq!(bench.store.compact_revision(), -1);
+    assert_eq!(bench.put("a", "1"), 2);
+    assert_eq!(bench.put("b", "1"), 3);
+    assert_eq!(bench.put("a", "2"), 4);
+    assert_eq!(bench.delete("nothing"), None);
+    assert_eq!(bench.delete("b"), Some(5));
+    for round in 0..2 {
+        assert_eq!(bench.get("a", 0).as_deref(), Some("2"), "round {round}");
+        assert_eq!(bench.get("a", 3).as_deref(), Some("1"));
+        assert_eq!(bench.get("a", 1), None);
+        assert_eq!(bench.get("b", 4).as_deref(), Some("1"));
+        assert_eq!(bench.get("b", 0), None);
+        let all = bench.store.view().range(KeyRange::all(), 4, RangeOptions { limit: 1, count: true, values: true });
+        let all = all.expect("range");
+        assert_eq!((all.count, all.records.len()), (2, 1));
+        bench.flush();
+    }
+    let history = bench.store.history(milepost_types::Revision::ZERO, 100, 1000).expect("history");
+    assert_eq!(history.iter().map(|record| record.revision.main).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    let previous = bench.store.previous(&history[2]).expect("previous").expect("there");
+    assert_eq!(&*previous.value, b"1");
+    assert!(bench.store.previous(&history[0]).expect("previous").is_none());
+
+    bench.entry(|change| {
+        change.table_put(SmallTable::Lease, b"id".to_vec(), b"lease".to_vec());
+        change.set_conf_state(b"conf".to_vec());
+        change.compact(5).expect("compact");
+        assert!(matches!(change.compact(5), Err(StoreError::Compacted { .. })));
+        assert!(matches!(change.compact(9), Err(StoreError::FutureRevision { .. })));
+    });
+    assert!(matches!(bench.store.view().get(b"a", 4), Err(StoreError::Compacted { asked: 4, floor: 5 })));
+    bench.flush();
+    assert_eq!(bench.store.stats().compaction_deleted, 2, "a's first and b's first; b's tombstone stands at the bound");
+    assert_eq!(bench.get("a", 5).as_deref(), Some("2"));
+    assert_eq!(bench.store.durable().index, LogIndex(6), "the step after the commit made it durable");
+    drop(bench);
+
+    let (store, _writer, opened) = Store::open(engine, options()).expect("open again");
+    assert_eq!((opened.applied, opened.term), (LogIndex(6), Term(1)));
+    assert_eq!(opened.conf_state, b"conf");
+    assert_eq!(opened.tables[&SmallTable::Lease][&b"id"[..]], b"lease");
+    assert_eq!((store.revision(), store.compact_revision()), (5, 5));
+}
+
+#[test]
+fn a_life_in_memory() {
+    a_life(Arc::new(MemEngine::new()));
+}
+
+#[test]
+fn a_life_on_disk() {
+    let dir = tempfile::tempdir().expect("directory");
+    a_life(Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("engine")));
+}
+
+#[test]
+fn a_change_that_is_dropped_never_was() {
+    let mut bench = Bench::open(Arc::new(MemEngine::new()));
+    bench.put("a", "1");
+    {
+        let mut change = bench.writer.begin(LogIndex(2), Term(1));
+        change.put("a".into(), "2".into(), LeaseId(7)).expect("put");
+        assert_eq!(change.get(b"a").expect("get").expect("there").value, "2");
+        assert_eq!(change.attached(LeaseId(7)).expect("attached"), ["a"]);
+    }
+    assert_eq!(bench.get("a", 0).as_deref(), Some("1"));
+    assert!(bench.store.view().attached(LeaseId(7)).expect("attached").is_empty());
+    assert_eq!(bench.put("b", "1"), 3);
+    assert_eq!(bench.store.history(milepost_types::Revision::new(3, 0), 10, 10).expect("history").len(), 1);
+}
+
+#[test]
+fn the_background_commits_by_itself() {
+    let options =
+        StoreOptions { gen_changes: 10, gen_age: std::time::Duration::from_millis(5), ..StoreOptions::default() };
+    let (store, mut writer, _) = Store::open(Arc::new(MemEngine::new()), options).expect("open");
+    for index in 1..=1000 {
+        let mut change = writer.begin(LogIndex(index), Term(1));
+        change.put(format!("key{}", index % 37).into(), "value".into(), LeaseId(0)).expect("put");
+        change.finish().expect("finish");
+    }
+    let (send, receive) = std::sync::mpsc::channel();
+    let mut change = writer.begin(LogIndex(1001), Term(1));
+    change.compact(1001).expect("compact");
+    change.finish().expect("finish");
+    store.when_compacted(1001, Box::new(move || send.send(()).expect("waiting")));
+    receive.recv().expect("compacted");
+    assert_eq!(store.stats().compaction_deleted, 1000 - 37);
+    assert!(store.stats().overlay_changes == 0);
+    assert_eq!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 37);
+}

@@ -1,0 +1,123 @@
+//! Disks that are full, syncs that fail, bits that turn over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milepost_engine::mem::MemEngine;
+use milepost_engine::{Engine, Table};
+use milepost_mvcc::{RangeOptions, SpaceState, Store, StoreError, StoreOptions, Writer};
+use milepost_types::{KeyRange, LeaseId, LogIndex, Revision, Term};
+
+fn open(engine: &Arc<MemEngine>, gen_changes: usize) -> (Store, Writer) {
+    let options = StoreOptions { background: false, gen_changes, ..StoreOptions::default() };
+    let (store, writer, _) = Store::open(engine.clone(), options).expect("open");
+    (store, writer)
+}
+
+fn put(writer: &mut Writer, index: u64, key: &'static str) -> Result<(), StoreError> {
+    let mut change = writer.begin(LogIndex(index), Term(1));
+    change.put(Bytes::from_static(key.as_bytes()), Bytes::from_static(b"value"), LeaseId(0))?;
+    change.finish().map(drop)
+}
+
+fn keys(store: &Store) -> usize {
+    store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").records.len()
+}
+
+#[test]
+fn a_commit_without_room_is_kept_and_tried_again() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    put(&mut writer, 1, "a").expect("put");
+    engine.fail_reserves(2);
+    for _ in 0..2 {
+        assert!(store.step(true).is_err());
+        assert_eq!(store.space(), SpaceState::Low);
+        assert_eq!(keys(&store), 1);
+    }
+    put(&mut writer, 2, "b").expect("memory still takes changes");
+    while store.step(true).expect("there is room again") {}
+    assert_eq!((store.space(), store.failed()), (SpaceState::Ok, None));
+    assert_eq!(engine.dump(Table::History).len(), 2);
+    assert_eq!(store.stats().commit_retries, 2);
+}
+
+#[test]
+fn a_commit_out_of_the_reserve_says_that_space_is_low() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    engine.break_reserves(1);
+    for (index, space) in [(1, SpaceState::Low), (2, SpaceState::Ok)] {
+        put(&mut writer, index, "a").expect("put");
+        assert!(store.step(true).expect("commit"));
+        assert_eq!(store.space(), space);
+    }
+}
+
+#[test]
+fn after_a_failed_commit_nothing_more_is_accepted_and_the_next_start_knows() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    put(&mut writer, 1, "a").expect("put");
+    engine.fail_commits(1);
+    assert!(matches!(store.step(true), Err(StoreError::Failed(_))));
+    assert!(store.failed().is_some_and(|why| why.contains("commit failed")));
+    assert!(engine.condemned().is_some());
+    assert!(matches!(put(&mut writer, 2, "b"), Err(StoreError::Failed(_))));
+    assert!(matches!(store.force_sync(), Err(StoreError::Failed(_))));
+    assert_eq!((keys(&store), store.revision()), (1, 2), "what was published stays readable");
+}
+
+#[test]
+fn after_a_failed_sync_too() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    put(&mut writer, 1, "a").expect("put");
+    engine.fail_syncs(1);
+    assert!(matches!(store.force_sync(), Err(StoreError::Failed(_))));
+    assert_eq!(store.durable().index, LogIndex(0));
+    assert!(engine.condemned().is_some());
+}
+
+#[test]
+fn a_damaged_record_fails_the_reads_that_meet_it_and_names_itself() {
+    for bit in [0, 40, 77] {
+        let engine = Arc::new(MemEngine::new());
+        let (store, mut writer) = open(&engine, 10);
+        put(&mut writer, 1, "a").expect("put");
+        put(&mut writer, 2, "b").expect("put");
+        store.force_sync().expect("sync");
+        assert!(engine.flip_bit(Table::Current, b"a", bit));
+        let error = store.view().get(b"a", 0).expect_err("damaged").to_string();
+        assert!(error.contains("table current, record a: checksum mismatch"), "{error}");
+        assert!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).is_err());
+        assert!(store.view().get(b"b", 0).expect("sound").is_some());
+        assert!(engine.flip_bit(Table::History, &Revision::new(3, 0).to_bytes(), bit));
+        let error = store.history(Revision::new(2, 0), 10, 1000).expect_err("damaged").to_string();
+        assert!(error.contains("table history, record 3.0: checksum mismatch"), "{error}");
+    }
+}
+
+#[test]
+fn a_lost_record_is_corruption_not_absence() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    for index in 1..=3 {
+        put(&mut writer, index, "a").expect("put");
+    }
+    store.force_sync().expect("sync");
+    let mut txn = engine.write().expect("write");
+    assert!(txn.delete(Table::History, &Revision::new(3, 0).to_bytes()).expect("delete"));
+    txn.commit().expect("commit");
+    assert!(matches!(store.view().get(b"a", 3), Err(StoreError::Corrupt { what: "missing", .. })));
+}
+
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    let engine = Arc::new(MemEngine::new());
+    let mut txn = engine.write().expect("write");
+    txn.put(Table::Meta, b"format", &2_i64.to_be_bytes()).expect("put");
+    txn.commit().expect("commit");
+    let refused = Store::open(engine, StoreOptions::default()).map(drop).expect_err("too new");
+    assert_eq!(refused.to_string(), "store format 2 is newer than this program's 1; start the version that wrote it");
+}

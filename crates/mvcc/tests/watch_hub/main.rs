@@ -1,0 +1,8 @@
+//! The watch hub from outside.
+
+mod fairness;
+mod golden;
+mod memory;
+mod model;
+mod past;
+mod threads;

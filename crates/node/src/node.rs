@@ -1,0 +1,362 @@
+//! The node as its callers see it: a handle.
+
+use crate::config::NodeConfig;
+use crate::core::{Core, CoreConfig, Input, Role};
+use crate::log::Value;
+use crate::metrics::NodeMetrics;
+use crate::recovery::{self, Recovery, StartError, guard};
+use crate::shell::apply_loop::{ApplyLoop, SnapshotRule};
+use crate::shell::duties::Duties;
+use crate::shell::keeper::Keeper;
+use crate::shell::log_loop::LogLoop;
+use crate::shell::raft_loop::{Command, Letters, RaftLoop};
+use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
+use crate::waiter::{Completion, NodeError, Waiter};
+use bytes::Bytes;
+use milepost_env::{Clock, Disk, Lock};
+use milepost_machine::{Lessor, Machine, Reader};
+use milepost_mvcc::watch::Hub;
+use milepost_mvcc::{Opened, Store, StoreError, Writer};
+use milepost_proto::raftpb;
+use milepost_types::{ClusterId, MemberId};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Committed entries that may wait to be applied before new proposals are refused. Source: etcd `maxGapBetweenApplyAndCommitIndex`.
+const GAP_MAX: u64 = 5_000;
+/// Bytes of proposals that may be without an answer: bounds memory where etcd has only the count of entries.
+const PROPOSED_BYTES_MAX: u64 = 256 << 20;
+
+/// Opens the store in a directory; the engine under it is the caller's choice.
+pub type OpenStore = Box<dyn FnOnce(&Path) -> Result<(Store, Writer, Opened), StoreError>>;
+
+/// The world that a node lives in.
+pub struct World {
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The way to other members.
+    pub letters: Box<dyn Letters>,
+    /// The store.
+    pub open_store: OpenStore,
+}
+
+/// Where a member stands. Each number is exact; two of them may be from different moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This member.
+    pub member_id: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Who leads; 0: unknown.
+    pub leader: MemberId,
+    /// Raft's term.
+    pub term: u64,
+    /// Commit index.
+    pub committed: u64,
+    /// Everything up to here is visible to reads.
+    pub applied: u64,
+    /// What this member is.
+    pub role: Role,
+    /// Has it no vote yet?
+    pub is_learner: bool,
+}
+
+/// A running member's Raft. Clones are handles to the same one; it stops when the last is dropped, or is told to.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    raft: JoinHandle<()>,
+    log: JoinHandle<()>,
+    apply: JoinHandle<Machine>,
+    keeper: JoinHandle<()>,
+    lock: Box<dyn Lock>,
+}
+
+impl Node {
+    /// Opens or begins a member and starts its threads.
+    ///
+    /// It is not [ready](Node::wait_ready) at return: it knows no leader yet, and has not applied what is committed.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing runs then.
+    pub fn start(config: &NodeConfig, world: World) -> Result<Self, StartError> {
+        let World { disk, clock, letters, open_store } = world;
+        let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
+        let (store, writer, opened) = open_store(&config.store_path())?;
+        let recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
+        log_start(config, &recovery);
+        let mut machine_config = config.machine.clone();
+        (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
+        let machine = Machine::open(store.clone(), writer, &opened, machine_config)
+            .map_err(|error| StartError::Broken(error.to_string()))?;
+        let hub = Hub::start(store.clone(), config.watch);
+        let membership = MembershipAt {
+            index: recovery.restart.applied,
+            conf_state: machine.conf_state().clone(),
+            v2_json: machine.membership_v2_json(),
+        };
+        let ids = (recovery.member, recovery.cluster);
+        let (reader, lessor) = (machine.reader(), machine.lessor());
+        let shared = Shared::new(ids, config, clock, store, reader, lessor, hub, membership);
+        shared.positions.applied.store(recovery.restart.applied, Ordering::Release);
+        let threads = spawn(config, Arc::new(shared), disk, letters, machine, recovery, lock)?;
+        Ok(threads)
+    }
+
+    /// An id for a proposal, unique in the cluster.
+    #[must_use]
+    pub fn next_request_id(&self) -> u64 {
+        self.inner.shared.request_ids.next()
+    }
+
+    /// Puts `payload`, an encoded `InternalRaftRequest` that carries `id`, into the replicated log.
+    ///
+    /// `waiter` is completed once: with the reply when it is applied here, or with the reason why that is not known. May
+    /// be called from any thread; never blocks.
+    pub fn propose(&self, id: u64, payload: Bytes, waiter: Waiter) {
+        self.propose_entry(id, payload, false, waiter);
+    }
+
+    /// Puts `change`, an encoded `ConfChange` that carries `id`, into the replicated log; as [`Node::propose`].
+    pub fn propose_conf_change(&self, id: u64, change: Bytes, waiter: Waiter) {
+        self.propose_entry(id, change, true, waiter);
+    }
+
+    fn propose_entry(&self, id: u64, payload: Bytes, conf_change: bool, waiter: Waiter) {
+        let shared = &self.inner.shared;
+        let committed = shared.positions.committed.load(Ordering::Relaxed);
+        if committed > shared.applied() + GAP_MAX || shared.waiters.bytes() > PROPOSED_BYTES_MAX {
+            return waiter.complete(Completion::Failed(NodeError::TooManyRequests));
+        }
+        let bytes = payload.len() as u64;
+        shared.waiters.add_bytes(bytes);
+        shared.metrics.proposals_pending.fetch_add(1, Ordering::Relaxed);
+        let refused = shared.to_raft.push(Command::Propose { id, payload, conf_change, waiter });
+        if let Err(Command::Propose { waiter, .. }) = refused {
+            shared.waiters.drop_bytes(bytes);
+            shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
+            waiter.complete(Completion::Failed(NodeError::Stopped));
+        }
+    }
+
+    /// Completes `waiter` with [`Completion::ReadReady`] once everything that was committed anywhere before this call is
+    /// applied here.
+    pub fn read_index(&self, waiter: Waiter) {
+        if let Err(Command::Read(waiter)) = self.inner.shared.to_raft.push(Command::Read(waiter)) {
+            waiter.complete(Completion::Failed(NodeError::Stopped));
+        }
+    }
+
+    /// A message of another member. It is checked before Raft sees it.
+    pub fn receive(&self, message: raftpb::Message) {
+        // A closed queue: the node stops, and the network loses messages anyway.
+        let _ = self.inner.shared.to_raft.push(Command::Input(Input::Message(Box::new(message))));
+    }
+
+    /// Hands leadership to `to`, if this member leads. Watch the leader to learn of the result.
+    pub fn transfer_leader(&self, to: MemberId) {
+        let _ = self.inner.shared.to_raft.push(Command::Input(Input::TransferLeader(to.0)));
+    }
+
+    /// A message to `peer` was not delivered.
+    pub fn report_unreachable(&self, peer: MemberId) {
+        let _ = self.inner.shared.to_raft.push(Command::Input(Input::Unreachable(peer.0)));
+    }
+
+    /// Where this member stands. Cheap.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = &self.inner.shared;
+        let positions = &shared.positions;
+        Status {
+            member_id: shared.member,
+            cluster_id: shared.cluster,
+            leader: MemberId(positions.leader.load(Ordering::Relaxed)),
+            term: positions.term.load(Ordering::Relaxed),
+            committed: positions.committed.load(Ordering::Relaxed),
+            applied: shared.applied(),
+            role: Role::from_number(positions.role.load(Ordering::Relaxed)),
+            is_learner: shared.metrics.is_learner.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Calls `watcher` with (leader, term) whenever one of them changes; from the Raft thread, so it must not block.
+    pub fn watch_leader(&self, watcher: LeaderWatcher) {
+        self.inner.shared.leader_watchers.lock().push(watcher);
+    }
+
+    /// Local reads: what is applied here.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.inner.shared.reader
+    }
+
+    /// Leases, as this member knows them.
+    #[must_use]
+    pub fn lessor(&self) -> &Arc<Lessor> {
+        &self.inner.shared.lessor
+    }
+
+    /// Where watches begin.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.inner.shared.hub
+    }
+
+    /// The store, for what is not a read of keys: sizes, hashes, statistics.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.shared.store
+    }
+
+    /// What the node counts.
+    #[must_use]
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.inner.shared.metrics
+    }
+
+    /// The clock that leases run by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.shared.clock
+    }
+
+    /// Blocks until the cluster knows this member and it has applied what was committed when it started, or until it
+    /// stops, or `timeout`. True if it may answer clients.
+    #[must_use]
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
+        self.inner.shared.wait_ready(timeout)
+    }
+
+    /// Why it stopped; `None` while it runs.
+    #[must_use]
+    pub fn stopped(&self) -> Option<StopReason> {
+        self.inner.shared.stopped()
+    }
+
+    /// Blocks until it stops.
+    #[must_use]
+    pub fn wait_stopped(&self) -> StopReason {
+        self.inner.shared.wait_stopped()
+    }
+
+    /// Stops, and returns when every thread has ended. Who still waits for an answer hears [`NodeError::Stopped`].
+    pub fn stop(&self) {
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.shared.stop(StopReason::Asked);
+        let Some(threads) = self.threads.lock().take() else { return };
+        let Threads { raft, log, apply, keeper, lock } = threads;
+        // A thread that panicked has said so; the others' ends are still to be waited for.
+        let ends = [raft.join().is_ok(), log.join().is_ok(), keeper.join().is_ok()];
+        if let Ok(machine) = apply.join() {
+            machine.into_writer().stop();
+        }
+        if ends.contains(&false) {
+            self.shared.log.error("a thread of the node had panicked", &[]);
+        }
+        self.shared.hub.stop();
+        self.shared.store.clone().close();
+        drop(lock);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn log_start(config: &NodeConfig, recovery: &Recovery) {
+    let fields = [
+        ("local-member-id", Value::from(recovery.member.to_string())),
+        ("cluster-id", Value::from(recovery.cluster.to_string())),
+    ];
+    if recovery.fresh {
+        config.log.info("starting local member", &fields);
+        return;
+    }
+    let [member, cluster] = fields;
+    let commit = ("commit-index", Value::from(recovery.restart.hard_state.commit()));
+    let applied = ("applied-index", Value::from(recovery.restart.applied));
+    config.log.info("restarting local member", &[cluster, member, commit, applied]);
+}
+
+fn spawn(
+    config: &NodeConfig,
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    letters: Box<dyn Letters>,
+    machine: Machine,
+    recovery: Recovery,
+    lock: Box<dyn Lock>,
+) -> Result<Node, StartError> {
+    let Recovery { wal, mut restart, snapshot_point, .. } = recovery;
+    restart.conf_state = machine.conf_state().clone();
+    let commit_at_start = restart.hard_state.commit();
+    let core_config = CoreConfig {
+        id: shared.member.0,
+        seed: config.seed,
+        election_ticks: usize::try_from(config.election_ticks).unwrap_or(usize::MAX),
+        heartbeat_ticks: 1,
+        pre_vote: config.pre_vote,
+        first_read_context: shared.request_ids.next(),
+    };
+    let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
+    let duties = Duties::new(&shared, config, commit_at_start);
+    let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config.heartbeat);
+    let log = LogLoop { shared: Arc::clone(&shared), wal, disk: Arc::clone(&disk), snap_dir: config.snap_path() };
+    let apply = ApplyLoop::new(
+        Arc::clone(&shared),
+        machine,
+        SnapshotRule { entries: config.snapshot_count, bytes: config.snapshot_bytes },
+        restart.applied - snapshot_point,
+        config.warning_apply,
+        commit_at_start,
+    );
+    let keeper = Keeper {
+        shared: Arc::clone(&shared),
+        disk,
+        snap_dir: config.snap_path(),
+        max_snapshots: config.max_snapshots,
+        last_point: snapshot_point,
+    };
+    let threads = (|| {
+        Ok(Threads {
+            log: thread("log", move || log.run())?,
+            apply: thread("apply", move || apply.run())?,
+            keeper: thread("keeper", move || keeper.run())?,
+            raft: thread("raft", move || raft.run())?,
+            lock,
+        })
+    })();
+    match threads {
+        Ok(threads) => Ok(Node { inner: Arc::new(Inner { shared, threads: Mutex::new(Some(threads)) }) }),
+        Err(error) => {
+            shared.stop(StopReason::Asked);
+            Err(StartError::Thread(error))
+        }
+    }
+}
+
+fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}

@@ -1,0 +1,220 @@
+//! From a directory to a place to go on from: a new cluster's first entries, or what log and store agree on.
+//!
+//! ```text
+//!   S ─────────── A ──────────── commit ──────── last          S: snapshot point, recorded in the log
+//!   │  in store   │   to be applied again (none ≤ A)           A: applied index that the store has durably
+//! ```
+//! S ≤ A ≤ last, and log and store agree on A's term; anything else means that one of them is not what it was, and is
+//! refused with both numbers. The commit index is raised to A: a commit that moves alone is not synced, so the log may
+//! know less than the store has applied.
+
+pub mod guard;
+
+use crate::config::NodeConfig;
+use crate::core::Restart;
+use crate::log::Value;
+use guard::GuardError;
+use milepost_env::Disk;
+use milepost_machine::member::{Bootstrap, BootstrapError};
+use milepost_mvcc::StoreError;
+use milepost_proto::raftpb;
+use milepost_types::{ClusterId, LogIndex, MemberId, Term};
+use milepost_wal::{Metadata, Options, Recovered, Wal, WalError};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a member does not start. One line each, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory is not to be used.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The log cannot be opened or trusted.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The initial cluster is none.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The initial cluster does not name this member.
+    #[error("--initial-cluster does not name this member ({name}); add it, or correct --name")]
+    NotInCluster {
+        /// `--name`.
+        name: String,
+    },
+    /// The store was there before the log.
+    #[error(
+        "the store in {store} holds everything up to index {applied}, but there is no log in {wal}; restore the log \
+         directory (check --wal-dir), or remove this member, wipe its data directory and add it again"
+    )]
+    NoLog {
+        /// The store.
+        store: PathBuf,
+        /// Where the log should be.
+        wal: PathBuf,
+        /// Its applied index.
+        applied: LogIndex,
+    },
+    /// The store lacks what the log no longer has.
+    #[error(
+        "the store ends at index {applied}, the log begins after {point}: the store is an old copy; remove this member, \
+         wipe its data directory and add it again"
+    )]
+    StoreBehindLog {
+        /// The store's applied index.
+        applied: LogIndex,
+        /// The log's snapshot point.
+        point: LogIndex,
+    },
+    /// Log and store tell different histories.
+    #[error(
+        "log and store disagree on index {index}: term {in_log} in the log, term {in_store} in the store; they are not \
+         of one member. Restore both from one copy, or remove this member, wipe its data directory and add it again"
+    )]
+    TermsDiffer {
+        /// The store's applied index.
+        index: LogIndex,
+        /// Its term in the log.
+        in_log: Term,
+        /// Its term in the store.
+        in_store: Term,
+    },
+    /// The log was begun for another cluster than the one that the flags describe, and never got its first entries.
+    #[error(
+        "the log in {wal} was begun for member {found} of another cluster and is empty; move the data directory away, or \
+         give the flags that it was begun with"
+    )]
+    EmptyLogOfOther {
+        /// The log.
+        wal: PathBuf,
+        /// Its member.
+        found: MemberId,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}; raise the limit on threads")]
+    Thread(std::io::Error),
+    /// The state machine or Raft cannot take up what was found.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Where the node goes on from.
+pub(crate) struct Recovery {
+    pub wal: Wal,
+    pub member: MemberId,
+    pub cluster: ClusterId,
+    /// Without the conf state, which the state machine knows.
+    pub restart: Restart,
+    /// Index of the newest snapshot point.
+    pub snapshot_point: u64,
+    /// Is this a member that never ran before?
+    pub fresh: bool,
+}
+
+/// Opens the log, or begins one. `applied`: what the store has durably.
+pub(crate) fn recover(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    applied: (LogIndex, Term),
+) -> Result<Recovery, StartError> {
+    let dir = config.wal_path();
+    if !has_log(&**disk, config)? {
+        if applied.0 != LogIndex(0) {
+            return Err(StartError::NoLog { store: config.store_path(), wal: dir, applied: applied.0 });
+        }
+        return begin(config, disk);
+    }
+    let options = Options { max_wals: config.max_wals, must_hold: applied.0, ..Options::default() };
+    let (wal, found) = Wal::open(Arc::clone(disk), &dir, options)?;
+    if let Some(torn) = &found.repaired {
+        let fields = [
+            ("path", Value::from(torn.path.display().to_string())),
+            ("copy", Value::from(torn.broken.display().to_string())),
+            ("offset", Value::from(torn.offset)),
+            ("problem", Value::from(torn.problem.as_str())),
+        ];
+        config.log.warn("cut a torn tail off the log: it was never synced, so nobody relies on it", &fields);
+    }
+    resume(config, wal, found, applied)
+}
+
+fn has_log(disk: &dyn Disk, config: &NodeConfig) -> Result<bool, StartError> {
+    let dir = config.wal_path();
+    if !disk.exists(&dir) {
+        return Ok(false);
+    }
+    let failed = |source| GuardError::Disk { action: "list", path: dir.clone(), source };
+    Ok(disk.list(&dir).map_err(failed)?.iter().any(|name| name.ends_with(".wal")))
+}
+
+fn founders(config: &NodeConfig) -> Result<(Bootstrap, MemberId), StartError> {
+    let bootstrap = Bootstrap::new(&config.initial_cluster, &config.cluster_token)?;
+    let own = bootstrap.members.iter().find(|member| member.name == config.name).map(|member| member.id);
+    let own = own.ok_or_else(|| StartError::NotInCluster { name: config.name.clone() })?;
+    Ok((bootstrap, own))
+}
+
+/// A new cluster: its first entries add the founders, and are committed from the start.
+fn begin(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Recovery, StartError> {
+    let (bootstrap, member) = founders(config)?;
+    let metadata = Metadata { node_id: member.0, cluster_id: bootstrap.cluster_id.0 };
+    let options = Options { max_wals: config.max_wals, ..Options::default() };
+    let wal = Wal::create(Arc::clone(disk), &config.wal_path(), metadata, options)?;
+    write_first_entries(wal, member, bootstrap)
+}
+
+fn write_first_entries(mut wal: Wal, member: MemberId, bootstrap: Bootstrap) -> Result<Recovery, StartError> {
+    let commit = bootstrap.entries.len() as u64;
+    let term = bootstrap.entries.first().map_or(0, raftpb::Entry::term);
+    let hard_state = raftpb::HardState { term: Some(term), vote: Some(0), commit: Some(commit) };
+    wal.append(&bootstrap.entries, Some(&hard_state))?;
+    wal.sync()?;
+    let restart = Restart { hard_state, entries: bootstrap.entries, ..Restart::default() };
+    Ok(Recovery { wal, member, cluster: bootstrap.cluster_id, restart, snapshot_point: 0, fresh: true })
+}
+
+fn resume(config: &NodeConfig, wal: Wal, found: Recovered, applied: (LogIndex, Term)) -> Result<Recovery, StartError> {
+    let member = MemberId(found.metadata.node_id);
+    let cluster = ClusterId(found.metadata.cluster_id);
+    if found.last_index() == LogIndex(0) && found.hard_state.term() == 0 && has_founders(config) {
+        // The process ended between making the log and writing into it; nobody has heard of this member.
+        let (bootstrap, own) = founders(config)?;
+        if (own, bootstrap.cluster_id) != (member, cluster) {
+            return Err(StartError::EmptyLogOfOther { wal: config.wal_path(), found: member });
+        }
+        return write_first_entries(wal, member, bootstrap);
+    }
+    let point = found.snapshot.index;
+    check_store(&found, applied)?;
+    let mut restart = Restart {
+        hard_state: found.hard_state,
+        conf_state: raftpb::ConfState::default(),
+        cut: (point.0, found.snapshot.term.0),
+        entries: found.entries,
+        applied: applied.0.0,
+    };
+    restart.raise();
+    Ok(Recovery { wal, member, cluster, restart, snapshot_point: point.0, fresh: false })
+}
+
+fn has_founders(config: &NodeConfig) -> bool {
+    !config.initial_cluster.is_empty()
+}
+
+/// S ≤ A, and one term at A. That A ≤ last was checked when the log was opened.
+fn check_store(found: &Recovered, (index, term): (LogIndex, Term)) -> Result<(), StartError> {
+    let point = &found.snapshot;
+    if index < point.index {
+        return Err(StartError::StoreBehindLog { applied: index, point: point.index });
+    }
+    let in_log = match index.0 - point.index.0 {
+        0 => point.term,
+        distance => Term(found.entries.get(distance as usize - 1).map_or(0, raftpb::Entry::term)),
+    };
+    if index != LogIndex(0) && in_log != term {
+        return Err(StartError::TermsDiffer { index, in_log, in_store: term });
+    }
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! The apply thread: owns the state machine, applies in log order, answers in batches. It waits for no disk.
+
+use super::duties::Duty;
+use super::keeper::KeeperJob;
+use super::raft_loop::Command;
+use super::shared::{MembershipAt, Shared};
+use crate::core::Input;
+use crate::log::Value;
+use crate::request_id;
+use crate::waiter::{Answers, Completion, Pending, Waiter};
+use bytes::Bytes;
+use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply};
+use milepost_proto::raftpb;
+use milepost_types::{LogIndex, Term};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Entries applied before their answers leave: enough to share a wake among many, little enough that nobody waits long.
+const BATCH_ENTRIES: usize = 256;
+
+/// Work for the apply thread.
+pub(crate) enum ApplyJob {
+    /// Committed and durable here.
+    Entries(Vec<raftpb::Entry>),
+    /// The state is replaced by another member's.
+    Snapshot(raftpb::Snapshot),
+}
+
+/// When snapshot points are due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotRule {
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+/// The thread's state.
+pub(crate) struct ApplyLoop {
+    shared: Arc<Shared>,
+    machine: Machine,
+    answers: Answers,
+    rule: SnapshotRule,
+    /// Since the last snapshot point was asked for.
+    since_snapshot: SnapshotRule,
+    warning_apply: Duration,
+    /// Commit index at start: when it is applied, an election may be waiting for it.
+    commit_at_start: u64,
+    ids: Vec<u64>,
+    waiting: Vec<Option<Pending>>,
+}
+
+impl ApplyLoop {
+    pub fn new(
+        shared: Arc<Shared>,
+        machine: Machine,
+        rule: SnapshotRule,
+        since_snapshot: u64,
+        warning_apply: Duration,
+        commit_at_start: u64,
+    ) -> Self {
+        Self {
+            shared,
+            machine,
+            answers: Answers::default(),
+            rule,
+            since_snapshot: SnapshotRule { entries: since_snapshot, bytes: 0 },
+            warning_apply,
+            commit_at_start,
+            ids: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Runs until the queue is closed, or an entry cannot be applied. Gives the machine back.
+    pub fn run(mut self) -> Machine {
+        let shared = Arc::clone(&self.shared);
+        let mut jobs = Vec::new();
+        while shared.to_apply.take(&mut jobs, None) {
+            for job in jobs.drain(..) {
+                match job {
+                    ApplyJob::Entries(entries) => {
+                        if !entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)) {
+                            return self.machine;
+                        }
+                    }
+                    ApplyJob::Snapshot(snapshot) => {
+                        let index = snapshot.metadata.map_or(0, |metadata| metadata.index());
+                        shared.broken(format!("this version cannot install another member's snapshot (index {index})"));
+                        return self.machine;
+                    }
+                }
+            }
+        }
+        self.machine
+    }
+
+    /// False if the member must stop.
+    fn batch(&mut self, entries: &[raftpb::Entry]) -> bool {
+        let ids = entries.iter().map(|entry| match kind(entry) {
+            EntryKind::Normal => request_id::of_request(entry.data()),
+            EntryKind::ConfChange => request_id::of_conf_change(entry.data()),
+        });
+        self.ids.clear();
+        self.ids.extend(ids);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.shared.waiters.take_all(&self.ids, &mut waiting);
+        let mut urgent = None;
+        let mut ok = true;
+        for (entry, pending) in entries.iter().zip(waiting.drain(..)) {
+            let waiter = pending.map(|pending| pending.waiter);
+            if !ok {
+                self.give_up(waiter);
+                continue;
+            }
+            match self.entry(entry, waiter) {
+                Some(true) => urgent = Some(entry.index()),
+                Some(false) => {}
+                None => ok = false,
+            }
+        }
+        self.waiting = waiting;
+        self.answers.deliver();
+        if let Some(index) = urgent {
+            self.tell(Command::Applied(index));
+        }
+        self.ask_for_snapshot_point();
+        ok
+    }
+
+    fn give_up(&mut self, waiter: Option<Waiter>) {
+        if let Some(waiter) = waiter {
+            self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
+            self.answers.push(waiter, Completion::Failed(crate::NodeError::Stopped));
+        }
+    }
+
+    /// Applies one; whether the Raft thread should hear of it at once, or `None` if it cannot be applied.
+    fn entry(&mut self, entry: &raftpb::Entry, waiter: Option<Waiter>) -> Option<bool> {
+        let index = entry.index();
+        let empty = Bytes::new();
+        let data = entry.data.as_ref().unwrap_or(&empty);
+        let start = self.shared.now();
+        let subject = Entry { index: LogIndex(index), term: Term(entry.term()), kind: kind(entry), data };
+        let applied = match self.machine.apply(subject, waiter.is_some()) {
+            Ok(applied) => applied,
+            Err(fatal) => {
+                self.shared.broken(format!("entry {index} cannot be applied: {fatal}"));
+                self.give_up(waiter);
+                return None;
+            }
+        };
+        self.measure(start, index);
+        self.since_snapshot.entries += 1;
+        self.since_snapshot.bytes += data.len() as u64;
+        if let Some(events) = &applied.events {
+            self.shared.hub.publish(Arc::clone(events));
+        }
+        let urgent = self.effects(&applied, index) || index == self.commit_at_start;
+        // Now reads may see it, and the Raft thread may know.
+        self.shared.positions.applied.store(index, Ordering::Release);
+        self.shared.metrics.proposals_applied_total.store(index, Ordering::Relaxed);
+        self.shared.reads.applied_to(index, &mut self.answers);
+        if let Some(waiter) = waiter {
+            self.answer(waiter, applied);
+        }
+        Some(urgent)
+    }
+
+    fn measure(&self, start: Duration, index: u64) {
+        let took = self.shared.now().saturating_sub(start);
+        let metrics = &self.shared.metrics;
+        metrics.apply_duration_seconds.observe(took);
+        if took > self.warning_apply {
+            metrics.slow_apply_total.fetch_add(1, Ordering::Relaxed);
+            let fields = [
+                ("took", Value::from(took)),
+                ("expected-duration", Value::from(self.warning_apply)),
+                ("index", Value::from(index)),
+            ];
+            self.shared.log.warn("apply request took too long", &fields);
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, applied: Applied) {
+        self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
+        let completion = Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty)));
+        let physical = applied.effects.iter().find_map(|effect| match effect {
+            Effect::PhysicalCompaction { revision } => Some(*revision),
+            _ => None,
+        });
+        match physical {
+            // The caller wants the bytes gone, not only the promise.
+            Some(revision) => {
+                self.shared.store.when_compacted(revision, Box::new(move || waiter.complete(completion)));
+            }
+            None => self.answers.push(waiter, completion),
+        }
+    }
+
+    /// What the member has to do about an entry; whether the Raft thread should hear of it at once.
+    fn effects(&mut self, applied: &Applied, index: u64) -> bool {
+        let mut urgent = false;
+        for effect in &applied.effects {
+            match effect {
+                Effect::ConfChange { change, peer_urls, .. } => {
+                    urgent = true;
+                    self.note_membership(index);
+                    self.conf_change(index, change.as_ref(), peer_urls);
+                }
+                Effect::MemberAttributes { .. } => self.note_membership(index),
+                Effect::ClusterVersion { version, .. } => {
+                    self.note_membership(index);
+                    self.log_version(&version.to_string());
+                }
+                Effect::EmptyEntry { term } => {
+                    urgent = true;
+                    self.tell(Command::Duty(Duty::TermStarted(term.0)));
+                }
+                Effect::RaiseAlarm { .. } => self.tell(Command::Duty(Duty::RaiseNoSpace)),
+                Effect::PhysicalCompaction { .. } => {}
+            }
+        }
+        urgent
+    }
+
+    fn conf_change(&self, index: u64, change: Option<&raftpb::ConfChange>, peer_urls: &[String]) {
+        let shared = &self.shared;
+        if let Some(change) = change {
+            let mut fields = vec![
+                ("cluster-id", Value::from(shared.cluster.to_string())),
+                ("local-member-id", Value::from(shared.member.to_string())),
+            ];
+            let subject = Value::from(format!("{:x}", change.node_id()));
+            let urls = Value::from(peer_urls.to_vec());
+            let message = match change.r#type() {
+                1 => {
+                    fields.push(("removed-remote-peer-id", subject));
+                    "removed member"
+                }
+                2 => {
+                    fields.extend([("updated-remote-peer-id", subject), ("updated-remote-peer-urls", urls)]);
+                    "updated member"
+                }
+                kind => {
+                    fields.extend([("added-peer-id", subject), ("added-peer-peer-urls", urls)]);
+                    fields.push(("added-peer-is-learner", Value::from(kind == 3)));
+                    "added member"
+                }
+            };
+            shared.log.info(message, &fields);
+        }
+        self.tell(Command::Input(Input::ConfChangeApplied { index, change: change.cloned() }));
+    }
+
+    fn log_version(&self, version: &str) {
+        let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor).to_owned();
+        let fields = [
+            ("cluster-id", Value::from(self.shared.cluster.to_string())),
+            ("local-member-id", Value::from(self.shared.member.to_string())),
+            ("cluster-version", Value::from(minor.as_str())),
+        ];
+        self.shared.log.info("set initial cluster version", &fields);
+        let minor = [("cluster-version", Value::from(minor))];
+        self.shared.log.info("enabled capabilities for version", &minor);
+        self.shared.log.info("cluster version is updated", &minor);
+    }
+
+    /// Remembers the membership after this entry, for snapshot points at or after it.
+    fn note_membership(&self, index: u64) {
+        let conf_state = self.machine.conf_state().clone();
+        let v2_json = self.machine.membership_v2_json();
+        let learner = conf_state.learners.contains(&self.shared.member.0);
+        self.shared.metrics.is_learner.store(learner, Ordering::Relaxed);
+        self.shared.membership.lock().push(MembershipAt { index, conf_state, v2_json });
+    }
+
+    fn ask_for_snapshot_point(&mut self) {
+        let since = self.since_snapshot;
+        if since.entries >= self.rule.entries || since.bytes >= self.rule.bytes {
+            self.since_snapshot = SnapshotRule { entries: 0, bytes: 0 };
+            // A closed queue: the node stops.
+            let _ = self.shared.to_keeper.push(KeeperJob::SnapshotPoint);
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        // A closed queue: the node stops.
+        let _ = self.shared.to_raft.push(command);
+    }
+}
+
+fn kind(entry: &raftpb::Entry) -> EntryKind {
+    if entry.r#type() == 1 { EntryKind::ConfChange } else { EntryKind::Normal }
+}

@@ -1,0 +1,110 @@
+//! The keeper thread: snapshot points, and what they allow to be thrown away.
+//!
+//! Order: the store is synced, so that everything up to its durable index S needs no log; the `.snap` file of S is
+//! written; the log records S; only then old segments and entries go. A crash between any two of these leaves a log that
+//! reaches back further than needed, never one that reaches back less.
+
+use super::log_loop::LogJob;
+use super::raft_loop::Command;
+use super::shared::{MembershipAt, Shared};
+use crate::core::Input;
+use crate::log::Value;
+use milepost_env::Disk;
+use milepost_proto::raftpb;
+use milepost_types::{LogIndex, Term};
+use milepost_wal::{SnapshotMark, snap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+/// Entries behind a snapshot point that followers may still ask for. Source: etcd `SnapshotCatchUpEntries`.
+const CATCH_UP_ENTRIES: u64 = 5_000;
+
+/// Work for the keeper.
+pub(crate) enum KeeperJob {
+    /// Enough was applied since the last one.
+    SnapshotPoint,
+}
+
+/// The thread's state.
+pub(crate) struct Keeper {
+    pub shared: Arc<Shared>,
+    pub disk: Arc<dyn Disk>,
+    pub snap_dir: PathBuf,
+    /// `.snap` files to keep.
+    pub max_snapshots: usize,
+    /// Index of the newest point.
+    pub last_point: u64,
+}
+
+impl Keeper {
+    /// Runs until the queue is closed, or a point cannot be made.
+    pub fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut jobs = Vec::new();
+        while shared.to_keeper.take(&mut jobs, None) {
+            if jobs.is_empty() {
+                continue;
+            }
+            // However many were asked for meanwhile: one does for all.
+            jobs.clear();
+            if let Err(error) = self.snapshot_point() {
+                shared.broken(error);
+                return;
+            }
+        }
+    }
+
+    fn snapshot_point(&mut self) -> Result<(), String> {
+        let durable = self.shared.store.force_sync().map_err(|error| error.to_string())?;
+        let (index, term) = (durable.index.0, durable.term.0);
+        if index <= self.last_point {
+            return Ok(());
+        }
+        let membership = self.membership_at(index);
+        let metadata = raftpb::SnapshotMetadata {
+            conf_state: Some(membership.conf_state.clone()),
+            index: Some(index),
+            term: Some(term),
+        };
+        let snapshot = raftpb::Snapshot { data: Some(membership.v2_json.into()), metadata: Some(metadata) };
+        let start = self.shared.now();
+        snap::write(&*self.disk, &self.snap_dir, &snapshot).map_err(|error| error.to_string())?;
+        self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
+        let keep_from = index.saturating_sub(CATCH_UP_ENTRIES);
+        if !self.mark(index, term, membership.conf_state, keep_from)? {
+            return Ok(());
+        }
+        self.last_point = index;
+        self.shared.log.info("saved snapshot to disk", &[("snapshot-index", Value::from(index))]);
+        // A closed queue: the node stops.
+        let _ = self.shared.to_raft.push(Command::Input(Input::CutTo(keep_from)));
+        if let Err(error) = snap::purge(&*self.disk, &self.snap_dir, self.max_snapshots) {
+            self.shared.log.warn("old snapshot files could not be deleted", &[("error", error.to_string().into())]);
+        }
+        Ok(())
+    }
+
+    /// False if the node stops.
+    fn mark(&self, index: u64, term: u64, conf_state: raftpb::ConfState, keep_from: u64) -> Result<bool, String> {
+        let (done, answer) = sync_channel(1);
+        let mark = SnapshotMark { index: LogIndex(index), term: Term(term), conf_state };
+        let job = LogJob::SnapshotPoint { mark, keep_from: LogIndex(keep_from), done };
+        if self.shared.to_log.push(job).is_err() {
+            return Ok(false);
+        }
+        match answer.recv() {
+            Ok(result) => result.map(|()| true).map_err(|error| error.to_string()),
+            // The log thread ended before it came to this.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The membership as of `index`; older ones are not needed again.
+    fn membership_at(&self, index: u64) -> MembershipAt {
+        let mut known = self.shared.membership.lock();
+        let newer = known.partition_point(|membership| membership.index <= index);
+        known.drain(..newer.saturating_sub(1));
+        known.first().cloned().expect("the membership at start is known, and the store is not older")
+    }
+}

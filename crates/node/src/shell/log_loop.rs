@@ -1,0 +1,159 @@
+//! The log thread: everything that waits is written at once and synced once.
+
+use super::raft_loop::Command;
+use super::shared::Shared;
+use crate::core::{Input, Persist};
+use crate::log::Value;
+use milepost_env::Disk;
+use milepost_proto::raftpb;
+use milepost_types::{LogIndex, Term};
+use milepost_wal::{SnapshotMark, Wal, WalError, snap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+/// A sync slower than this is worth a line. Source: etcd `warnSyncDuration`.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// Between two tries to write into a full disk.
+const RETRY_FULL: Duration = Duration::from_millis(100);
+
+/// Work for the log thread; done in order.
+pub(crate) enum LogJob {
+    /// Write this, report its number.
+    Persist(Persist),
+    /// Read old entries for a follower.
+    Fetch { ticket: u64, from: u64, end: u64, max_bytes: u64 },
+    /// Record a snapshot point, then let go of what lies before `keep_from`.
+    SnapshotPoint { mark: SnapshotMark, keep_from: LogIndex, done: SyncSender<Result<(), WalError>> },
+}
+
+/// The thread's state.
+pub(crate) struct LogLoop {
+    pub shared: Arc<Shared>,
+    pub wal: Wal,
+    pub disk: Arc<dyn Disk>,
+    pub snap_dir: PathBuf,
+}
+
+impl LogLoop {
+    /// Runs until the queue is closed, or the log fails.
+    pub fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut jobs = Vec::new();
+        while shared.to_log.take(&mut jobs, None) {
+            if let Err(error) = self.batch(&mut jobs) {
+                shared.broken(error);
+                return;
+            }
+        }
+    }
+
+    fn batch(&mut self, jobs: &mut Vec<LogJob>) -> Result<(), WalError> {
+        let mut highest = None;
+        let mut must_sync = false;
+        let mut later = Vec::new();
+        let start = self.shared.now();
+        for job in jobs.drain(..) {
+            match job {
+                LogJob::Persist(persist) => {
+                    self.write(&persist)?;
+                    highest = Some(persist.number);
+                    must_sync |= persist.must_sync;
+                }
+                other => later.push(other),
+            }
+        }
+        if let Some(number) = highest {
+            self.finish(start, must_sync)?;
+            self.tell(Input::Persisted(number));
+        }
+        for job in later {
+            self.other(job)?;
+        }
+        if self.wal.wants_next()
+            && let Err(error) = self.wal.preallocate_next()
+        {
+            self.shared
+                .log
+                .warn("no space could be reserved for the next log segment", &[("error", error.to_string().into())]);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, persist: &Persist) -> Result<(), WalError> {
+        if let Some(snapshot) = &persist.snapshot {
+            self.write_snapshot(snapshot)?;
+        }
+        let metrics = &self.shared.metrics;
+        let bytes: u64 = persist.entries.iter().map(|entry| entry.data().len() as u64).sum();
+        metrics.wal_write_bytes_total.fetch_add(bytes, Ordering::Relaxed);
+        metrics.log_entries.fetch_add(persist.entries.len() as u64, Ordering::Relaxed);
+        loop {
+            match self.wal.append(&persist.entries, persist.hard_state.as_ref()) {
+                Err(error) if error.is_retryable() && self.shared.stopped().is_none() => self.wait_for_space(&error),
+                other => return other,
+            }
+        }
+    }
+
+    /// Nothing was written, nothing was promised: waiting is safe, and leadership moves away meanwhile.
+    fn wait_for_space(&self, error: &WalError) {
+        self.shared.log.warn("the log waits for space", &[("error", error.to_string().into())]);
+        std::thread::park_timeout(RETRY_FULL);
+    }
+
+    fn write_snapshot(&mut self, snapshot: &raftpb::Snapshot) -> Result<(), WalError> {
+        snap::write(&*self.disk, &self.snap_dir, snapshot)?;
+        let metadata = snapshot.metadata.clone().unwrap_or_default();
+        self.wal.save_snapshot_mark(&SnapshotMark {
+            index: LogIndex(metadata.index()),
+            term: Term(metadata.term()),
+            conf_state: metadata.conf_state.unwrap_or_default(),
+        })
+    }
+
+    fn finish(&mut self, start: Duration, must_sync: bool) -> Result<(), WalError> {
+        let shared = Arc::clone(&self.shared);
+        if !must_sync {
+            return self.wal.flush();
+        }
+        self.wal.flush()?;
+        let written = shared.now();
+        self.wal.sync()?;
+        let synced = shared.now();
+        let metrics = &shared.metrics;
+        metrics.log_batches.fetch_add(1, Ordering::Relaxed);
+        metrics.wal_write_duration_seconds.observe(written.saturating_sub(start));
+        let took = synced.saturating_sub(written);
+        metrics.wal_fsync_duration_seconds.observe(took);
+        if took > SLOW_SYNC {
+            let fields = [("took", Value::from(took)), ("expected-duration", Value::from(SLOW_SYNC))];
+            shared.log.warn("slow fdatasync", &fields);
+        }
+        Ok(())
+    }
+
+    fn other(&mut self, job: LogJob) -> Result<(), WalError> {
+        match job {
+            LogJob::Persist(_) => {}
+            LogJob::Fetch { ticket, from, end, max_bytes } => {
+                // Gone meanwhile: the follower gets a snapshot instead.
+                let entries = self.wal.read_entries(LogIndex(from), LogIndex(end), max_bytes).unwrap_or_default();
+                self.tell(Input::Fetched { ticket, entries });
+            }
+            LogJob::SnapshotPoint { mark, keep_from, done } => {
+                let result = self.wal.save_snapshot_mark(&mark).and_then(|()| self.wal.release_to(keep_from)).map(drop);
+                // The keeper may have ended; then nobody wants to know.
+                let _ = done.send(result);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, input: Input) {
+        // A closed queue: the node stops, nobody needs to be told.
+        let _ = self.shared.to_raft.push(Command::Input(input));
+    }
+}

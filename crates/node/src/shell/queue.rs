@@ -1,0 +1,97 @@
+//! A mailbox for one thread that takes everything at once.
+
+use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
+
+/// Many put, one takes. Unbounded by itself: each use says what bounds it.
+#[derive(Debug)]
+pub struct Queue<T> {
+    state: Mutex<State<T>>,
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: Vec<T>,
+    closed: bool,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { items: Vec::new(), closed: false }), arrived: Condvar::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Puts one in; it comes back if the queue is closed.
+    pub fn push(&self, item: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(item);
+        }
+        state.items.push(item);
+        drop(state);
+        // Costs a system call only while the thread is parked.
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Nothing goes in any more; what is in can still be taken.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Swaps everything into `taken`, which must be empty; waits for something to come, or for `timeout`.
+    ///
+    /// False once the queue is closed and nothing is left.
+    pub fn take(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {
+        let mut state = self.state.lock();
+        if state.items.is_empty() && !state.closed {
+            match timeout {
+                None => self.arrived.wait(&mut state),
+                Some(timeout) => {
+                    self.arrived.wait_for(&mut state, timeout);
+                }
+            }
+        }
+        std::mem::swap(&mut state.items, taken);
+        !(taken.is_empty() && state.closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Queue;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn everything_comes_in_order_until_closed() {
+        let queue = Arc::new(Queue::default());
+        let writer = {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || {
+                for number in 0..10_000 {
+                    queue.push(number).expect("open");
+                }
+                queue.close();
+                assert_eq!(queue.push(0), Err(0));
+            })
+        };
+        let (mut all, mut taken) = (Vec::new(), Vec::new());
+        while queue.take(&mut taken, None) {
+            all.append(&mut taken);
+        }
+        writer.join().expect("the writer ends");
+        assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_wait_ends_by_time() {
+        let queue: Queue<u8> = Queue::default();
+        let mut taken = Vec::new();
+        assert!(queue.take(&mut taken, Some(Duration::from_millis(1))));
+        assert!(taken.is_empty());
+    }
+}

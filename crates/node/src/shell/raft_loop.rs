@@ -1,0 +1,341 @@
+//! The Raft thread: owns the core, takes everything that has queued, runs what the core asks for.
+
+use super::apply_loop::ApplyJob;
+use super::duties::{Duties, Duty};
+use super::log_loop::LogJob;
+use super::reads::UnconfirmedReads;
+use super::role_log::log_role_change;
+use super::shared::{Shared, StopReason};
+use crate::core::{Core, Effect, Input, Proposal, Role, RoleChange};
+use crate::log::Value;
+use crate::request_id;
+use crate::waiter::{Answers, Completion, NodeError, Pending, Waiter};
+use bytes::Bytes;
+use milepost_proto::raftpb;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often waiters are looked through for those who waited too long; their timeout is seconds.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the Raft thread is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Put this into the log; `bytes` of the bound on proposals are taken.
+    Propose { id: u64, payload: Bytes, conf_change: bool, waiter: Waiter },
+    /// Confirm a read.
+    Read(Waiter),
+    /// For the core.
+    Input(Input),
+    /// Applied up to here, and something waits for it. Comes after the conf changes before it. What nothing waits for
+    /// the Raft thread finds out by itself.
+    Applied(u64),
+    /// One of the member's own proposals has ended.
+    DutyDone(Duty, Completion),
+    /// Applying showed that this member must do something.
+    Duty(Duty),
+}
+
+/// Takes messages to other members. Must not block: what cannot be sent is dropped and reported unreachable.
+pub trait Letters: Send {
+    /// In the order in which they were made.
+    fn send(&mut self, messages: Vec<raftpb::Message>);
+}
+
+/// A lone member has nobody to write to; what it would send to members it does not reach is dropped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLetters;
+
+impl Letters for NoLetters {
+    fn send(&mut self, _messages: Vec<raftpb::Message>) {}
+}
+
+/// The thread's state.
+pub(crate) struct RaftLoop {
+    shared: Arc<Shared>,
+    core: Core,
+    letters: Box<dyn Letters>,
+    duties: Duties,
+    /// Waiting for the leader's confirmation.
+    reads: UnconfirmedReads,
+    /// Proposals that no leader took yet.
+    homeless: VecDeque<Proposal>,
+    answers: Answers,
+    effects: Vec<Effect>,
+    tick: Duration,
+    next_tick: Duration,
+    next_expiry: Duration,
+    /// Applied index that the core knows of.
+    told_applied: u64,
+}
+
+impl RaftLoop {
+    pub fn new(shared: Arc<Shared>, core: Core, letters: Box<dyn Letters>, duties: Duties, tick: Duration) -> Self {
+        let now = shared.now();
+        let told_applied = core.standing().applied;
+        Self {
+            shared,
+            core,
+            letters,
+            duties,
+            reads: UnconfirmedReads::default(),
+            homeless: VecDeque::new(),
+            answers: Answers::default(),
+            effects: Vec::new(),
+            tick,
+            next_tick: now + tick,
+            next_expiry: now + EXPIRY_INTERVAL,
+            told_applied,
+        }
+    }
+
+    /// Runs until the queue is closed, or the core stops.
+    pub fn run(mut self) {
+        let start = RoleChange { passed: vec![(Role::Follower, self.core.standing().term)], ..RoleChange::default() };
+        log_role_change(&*self.shared.log, self.shared.member.0, &start);
+        let shared = Arc::clone(&self.shared);
+        let mut commands = Vec::new();
+        // What was applied at start may already allow an election.
+        self.handle(Input::Applied(self.told_applied));
+        loop {
+            // Before the queue is taken: conf changes are reported through it before they count as applied.
+            let applied = shared.applied();
+            let wait = self.next_tick.saturating_sub(shared.now());
+            if !shared.to_raft.take(&mut commands, Some(wait)) {
+                break;
+            }
+            self.round(&mut commands, applied);
+        }
+        self.fail_everybody();
+    }
+
+    fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
+        let mut proposals = Vec::new();
+        let mut pending = Vec::new();
+        let mut reads = Vec::new();
+        let now = self.shared.now();
+        let deadline = now + self.shared.request_timeout;
+        for command in commands.drain(..) {
+            match command {
+                Command::Propose { id, payload, conf_change, waiter } => {
+                    let bytes = payload.len() as u64;
+                    proposals.push(Proposal { data: payload, conf_change });
+                    pending.push((id, Pending { waiter, bytes, deadline }));
+                }
+                Command::Read(waiter) => reads.push(waiter),
+                Command::Input(input) => self.handle(input),
+                Command::Applied(index) => applied = applied.max(index),
+                Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
+                Command::Duty(duty) => self.duties.ask(duty),
+            }
+        }
+        if applied > self.told_applied {
+            self.told_applied = applied;
+            self.handle(Input::Applied(applied));
+        }
+        if !proposals.is_empty() {
+            self.shared.waiters.insert_all(pending.into_iter());
+            self.propose(proposals);
+        }
+        if !reads.is_empty() {
+            let batch = self.reads.push(now, reads);
+            self.handle(Input::Read { batch });
+        }
+        if now >= self.next_tick {
+            self.tick(now);
+        }
+        self.do_duties(now);
+        self.publish();
+        self.answers.deliver();
+    }
+
+    /// One tick, however late it is: a member that was paused must hear its peers before it takes them for dead.
+    fn tick(&mut self, now: Duration) {
+        let late = now.saturating_sub(self.next_tick);
+        self.next_tick = if late < self.tick { self.next_tick + self.tick } else { now + self.tick };
+        if late > self.tick && self.core.progress().len() > 1 {
+            self.shared.metrics.heartbeat_send_failures_total.fetch_add(1, Ordering::Relaxed);
+            let msg = "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk";
+            let fields = [
+                ("heartbeat-interval", Value::from(self.tick)),
+                ("expected-duration", Value::from(self.tick * 2)),
+                ("exceeded-duration", Value::from(late)),
+            ];
+            self.shared.log.warn(msg, &fields);
+        }
+        self.handle(Input::Tick);
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRY_INTERVAL;
+            self.expire(now);
+        }
+        if let Some(why) = self.shared.store.failed() {
+            self.shared.broken(why);
+        }
+        self.retry_homeless();
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal>) {
+        let ready_to_lead = self.homeless.is_empty();
+        if ready_to_lead {
+            self.handle(Input::Propose(proposals));
+        } else {
+            self.homeless.extend(proposals);
+            self.retry_homeless();
+        }
+    }
+
+    fn retry_homeless(&mut self) {
+        if !self.homeless.is_empty() && self.core.standing().leader != 0 {
+            let proposals = self.homeless.drain(..).collect();
+            self.handle(Input::Propose(proposals));
+        }
+    }
+
+    /// The member's own proposals. Without a leader they are forgotten; their duty comes again.
+    fn do_duties(&mut self, now: Duration) {
+        let standing = self.core.standing();
+        let duties = self.duties.due(now, &standing, &self.shared);
+        if duties.is_empty() {
+            return;
+        }
+        let mut proposals = Vec::new();
+        let mut pending = Vec::new();
+        let deadline = now + self.shared.request_timeout;
+        for (id, payload, waiter) in duties {
+            proposals.push(Proposal { data: payload, conf_change: false });
+            pending.extend(waiter.map(|waiter| (id, Pending { waiter, bytes: 0, deadline })));
+        }
+        self.shared.waiters.insert_all(pending.into_iter());
+        self.propose(proposals);
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Err(error) = self.core.handle(input, &mut effects) {
+            self.shared.broken(error);
+        }
+        for effect in effects.drain(..) {
+            self.run_effect(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn run_effect(&mut self, effect: Effect) {
+        // Pushing into a closed queue: the node stops, and nothing of this was promised to anybody.
+        match effect {
+            Effect::Persist(persist) => {
+                let _ = self.shared.to_log.push(LogJob::Persist(persist));
+            }
+            Effect::Send(messages) => self.letters.send(messages),
+            Effect::Apply(entries) => {
+                let committed = entries.last().map_or(0, raftpb::Entry::index);
+                self.shared.metrics.proposals_committed_total.fetch_max(committed, Ordering::Relaxed);
+                let _ = self.shared.to_apply.push(ApplyJob::Entries(entries));
+            }
+            Effect::ApplySnapshot(snapshot) => {
+                let _ = self.shared.to_apply.push(ApplyJob::Snapshot(snapshot));
+            }
+            Effect::ReadReady { batch, index } => {
+                let waiters = self.reads.take_confirmed(batch);
+                self.shared.reads.push(index, waiters, &self.shared.positions.applied, &mut self.answers);
+            }
+            Effect::RoleChanged(change) => self.role_changed(&change),
+            Effect::Dropped(proposals) => self.homeless.extend(proposals),
+            Effect::Fetch { ticket, from, end, max_bytes } => {
+                let _ = self.shared.to_log.push(LogJob::Fetch { ticket, from, end, max_bytes });
+            }
+            Effect::Refused { from, why } => {
+                self.shared.metrics.messages_refused.fetch_add(1, Ordering::Relaxed);
+                if why.is_broken_truth() {
+                    self.shared.broken(why);
+                } else {
+                    let fields = [("from", Value::from(format!("{from:x}"))), ("error", Value::from(why.to_string()))];
+                    self.shared.log.warn("dropped a message of a peer", &fields);
+                }
+            }
+        }
+    }
+
+    fn role_changed(&mut self, change: &RoleChange) {
+        let metrics = &self.shared.metrics;
+        log_role_change(&*self.shared.log, self.shared.member.0, change);
+        metrics.has_leader.store(change.leader != 0, Ordering::Relaxed);
+        metrics.is_leader.store(change.role == Role::Leader, Ordering::Relaxed);
+        if change.leader != 0 && change.leader != change.previous_leader {
+            metrics.leader_changes_seen_total.fetch_add(1, Ordering::Relaxed);
+        }
+        if change.role != Role::Leader {
+            self.shared.lessor.demote();
+        }
+        self.publish();
+        let watchers = self.shared.leader_watchers.lock().clone();
+        for watcher in watchers {
+            watcher(change.leader, change.term);
+        }
+    }
+
+    fn publish(&self) {
+        let standing = self.core.standing();
+        let positions = &self.shared.positions;
+        positions.term.store(standing.term, Ordering::Relaxed);
+        positions.leader.store(standing.leader, Ordering::Relaxed);
+        positions.committed.store(standing.committed, Ordering::Relaxed);
+        positions.role.store(standing.role as u64, Ordering::Relaxed);
+        positions.last.store(standing.last, Ordering::Relaxed);
+    }
+
+    /// Ends the waits of those who waited too long.
+    fn expire(&mut self, now: Duration) {
+        let expired = self.shared.waiters.take_expired(now);
+        if !expired.is_empty() {
+            let homeless: BTreeSet<u64> = self.homeless.iter().map(id_of).collect();
+            let gone: BTreeSet<u64> = expired.iter().map(|&(id, _)| id).collect();
+            self.homeless.retain(|proposal| !gone.contains(&id_of(proposal)));
+            let transfer = self.core.standing().transferee != 0;
+            for (id, waiter) in expired {
+                let error = match (homeless.contains(&id), transfer) {
+                    (false, _) => NodeError::Timeout,
+                    (true, true) => NodeError::Dropped,
+                    (true, false) => NodeError::NoLeader,
+                };
+                self.fail(waiter, error);
+            }
+        }
+        let oldest = now.saturating_sub(self.shared.request_timeout);
+        for waiter in self.reads.take_older(oldest) {
+            self.shared.metrics.read_indexes_failed_total.fetch_add(1, Ordering::Relaxed);
+            self.answers.push(waiter, Completion::Failed(NodeError::Timeout));
+        }
+    }
+
+    fn fail(&mut self, waiter: Waiter, error: NodeError) {
+        self.shared.metrics.proposals_failed_total.fetch_add(1, Ordering::Relaxed);
+        self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
+        self.answers.push(waiter, Completion::Failed(error));
+    }
+
+    /// The end: nobody is left waiting.
+    fn fail_everybody(mut self) {
+        // If this thread ends for another reason than a stop, the node must stop all the same.
+        self.shared.stop(StopReason::Asked);
+        for (_, waiter) in self.shared.waiters.take_everybody() {
+            self.fail(waiter, NodeError::Stopped);
+        }
+        let mut reads = self.reads.take_older(Duration::MAX);
+        reads.extend(self.shared.reads.take_everybody());
+        for waiter in reads {
+            self.answers.push(waiter, Completion::Failed(NodeError::Stopped));
+        }
+        self.answers.deliver();
+    }
+}
+
+fn id_of(proposal: &Proposal) -> u64 {
+    if proposal.conf_change {
+        request_id::of_conf_change(&proposal.data)
+    } else {
+        request_id::of_request(&proposal.data)
+    }
+}

@@ -1,0 +1,197 @@
+//! What the threads of one node share.
+
+use super::apply_loop::ApplyJob;
+use super::keeper::KeeperJob;
+use super::log_loop::LogJob;
+use super::queue::Queue;
+use super::raft_loop::Command;
+use super::reads::AppliedReads;
+use crate::log::{Level, Log, Value};
+use crate::metrics::NodeMetrics;
+use crate::request_id::RequestIds;
+use crate::waiter::Waiters;
+use milepost_env::Clock;
+use milepost_machine::{Lessor, Reader};
+use milepost_mvcc::Store;
+use milepost_mvcc::watch::Hub;
+use milepost_proto::raftpb;
+use milepost_types::{ClusterId, MemberId};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Why a node no longer runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Somebody asked for it.
+    Asked,
+    /// The cluster has removed this member for good.
+    Removed,
+    /// Something is broken that going on would make worse. The text names it and the remedy.
+    Broken(String),
+}
+
+/// The membership as it was after an entry: what a snapshot at that entry, or before the next change, says.
+#[derive(Clone, Debug)]
+pub(crate) struct MembershipAt {
+    pub index: u64,
+    pub conf_state: raftpb::ConfState,
+    /// etcd's v2 JSON of members and cluster version.
+    pub v2_json: Vec<u8>,
+}
+
+/// Where Raft stands, for everybody. Each number is exact; two of them may be from different moments.
+#[derive(Debug, Default)]
+pub(crate) struct Positions {
+    pub term: AtomicU64,
+    /// 0: unknown.
+    pub leader: AtomicU64,
+    pub committed: AtomicU64,
+    /// Everything up to here is visible to reads. Only the apply thread moves it.
+    pub applied: AtomicU64,
+    /// [`crate::core::Role`] as a number.
+    pub role: AtomicU64,
+    /// Last entry of the log in memory.
+    pub last: AtomicU64,
+}
+
+/// Told of every change of leader or term.
+pub type LeaderWatcher = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// See the module.
+pub(crate) struct Shared {
+    pub member: MemberId,
+    pub cluster: ClusterId,
+    pub name: String,
+    pub client_urls: Vec<String>,
+    pub request_timeout: Duration,
+    pub clock: Arc<dyn Clock>,
+    pub log: Arc<dyn Log>,
+    pub metrics: NodeMetrics,
+    pub request_ids: RequestIds,
+    pub to_raft: Queue<Command>,
+    pub to_log: Queue<LogJob>,
+    pub to_apply: Queue<ApplyJob>,
+    pub to_keeper: Queue<KeeperJob>,
+    pub waiters: Waiters,
+    pub reads: AppliedReads,
+    pub positions: Positions,
+    pub store: Store,
+    pub reader: Reader,
+    pub lessor: Arc<Lessor>,
+    pub hub: Hub,
+    /// Ascending by index; entries older than the newest snapshot point are forgotten.
+    pub membership: Mutex<Vec<MembershipAt>>,
+    pub leader_watchers: Mutex<Vec<LeaderWatcher>>,
+    life: Mutex<Life>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    ready: bool,
+    stopped: Option<StopReason>,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and there is one caller")]
+    pub fn new(
+        (member, cluster): (MemberId, ClusterId),
+        config: &crate::NodeConfig,
+        clock: Arc<dyn Clock>,
+        store: Store,
+        reader: Reader,
+        lessor: Arc<Lessor>,
+        hub: Hub,
+        membership: MembershipAt,
+    ) -> Self {
+        let metrics = NodeMetrics::default();
+        metrics.is_learner.store(membership.conf_state.learners.contains(&member.0), Ordering::Relaxed);
+        Self {
+            member,
+            cluster,
+            name: config.name.clone(),
+            client_urls: config.client_urls.clone(),
+            request_timeout: config.request_timeout(),
+            request_ids: RequestIds::new(member, clock.unix()),
+            clock,
+            log: Arc::clone(&config.log),
+            metrics,
+            to_raft: Queue::default(),
+            to_log: Queue::default(),
+            to_apply: Queue::default(),
+            to_keeper: Queue::default(),
+            waiters: Waiters::default(),
+            reads: AppliedReads::default(),
+            positions: Positions::default(),
+            store,
+            reader,
+            lessor,
+            hub,
+            membership: Mutex::new(vec![membership]),
+            leader_watchers: Mutex::default(),
+            life: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    pub fn applied(&self) -> u64 {
+        self.positions.applied.load(Ordering::Acquire)
+    }
+
+    /// Ends every thread. The first reason counts.
+    pub fn stop(&self, reason: StopReason) {
+        let mut life = self.life.lock();
+        if life.stopped.is_some() {
+            return;
+        }
+        if let StopReason::Broken(why) = &reason {
+            self.log.log(Level::Error, None, "member stops", &[("error", Value::from(why.as_str()))]);
+        }
+        life.stopped = Some(reason);
+        drop(life);
+        self.changed.notify_all();
+        self.to_raft.close();
+        self.to_log.close();
+        self.to_apply.close();
+        self.to_keeper.close();
+    }
+
+    pub fn broken(&self, why: impl std::fmt::Display) {
+        self.stop(StopReason::Broken(why.to_string()));
+    }
+
+    pub fn stopped(&self) -> Option<StopReason> {
+        self.life.lock().stopped.clone()
+    }
+
+    /// The member is known to the cluster and has applied what was committed when it started.
+    pub fn set_ready(&self) {
+        self.life.lock().ready = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until [`Shared::set_ready`] or a stop; whether it is ready now.
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
+        let mut life = self.life.lock();
+        let idle = |life: &mut Life| !life.ready && life.stopped.is_none();
+        self.changed.wait_while_for(&mut life, idle, timeout);
+        life.ready && life.stopped.is_none()
+    }
+
+    /// Waits until the node stops.
+    pub fn wait_stopped(&self) -> StopReason {
+        let mut life = self.life.lock();
+        loop {
+            if let Some(reason) = &life.stopped {
+                return reason.clone();
+            }
+            self.changed.wait(&mut life);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Beginning, answering, stopping, going on.
+
+use crate::world::{Home, PATIENCE, answers, ask, encode, get, put, reply, waiter};
+use milepost_env::Disk;
+use milepost_machine::Reply;
+use milepost_node::{Completion, NodeError, Role, StopReason};
+use milepost_proto::raftpb::Entry;
+use milepost_wal::{Options, Wal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+#[test]
+fn a_new_member_answers_and_remembers() {
+    let home = Home::new();
+    let node = home.ready();
+    for number in 0..100 {
+        let answer = reply(&node, put(&format!("k{number}"), &number.to_string())).expect("applied");
+        let Reply::Put(answer) = answer else { panic!("not a put's reply: {answer:?}") };
+        assert_eq!(answer.header.expect("header").revision, number + 2);
+    }
+    assert_eq!(get(&node, "k7").kvs[0].value, "7");
+    let before = node.status();
+    assert_eq!((before.role, before.leader, before.term), (Role::Leader, before.member_id, 2));
+    node.stop();
+    assert_eq!(node.stopped(), Some(StopReason::Asked));
+    assert!(matches!(ask(&node, put("late", "x")), Completion::Failed(NodeError::Stopped)));
+    drop(node);
+
+    let node = home.ready();
+    let after = node.status();
+    assert_eq!((after.member_id, after.cluster_id, after.term), (before.member_id, before.cluster_id, 3));
+    assert_eq!(get(&node, "k99").kvs[0].value, "99");
+    assert_eq!(node.reader().revision(), 101);
+    assert!(get(&node, "late").kvs.is_empty());
+}
+
+/// The first entries are etcd's: the founder, the leader's empty entry, the member's attributes, the cluster version.
+#[test]
+fn the_log_begins_as_etcds_does() {
+    let home = Home::new();
+    let node = home.ready();
+    assert_eq!(reply(&node, put("a", "b")).map(|_| ()), Ok(()));
+    let status = node.status();
+    assert_eq!(format!("{}", status.member_id), "8e9e05c52164694d", "as every etcd with its defaults");
+    assert_eq!(format!("{}", status.cluster_id), "cdf818194e3a8c32");
+    assert_eq!(node.reader().cluster_version().expect("set").to_string(), "3.7.0");
+    assert_eq!(node.reader().members()[0].client_ur_ls, ["http://localhost:2379"]);
+    node.stop();
+    let (_, log) =
+        Wal::open(Arc::new(home.disk.clone()), Path::new("/data/member/wal"), Options::default()).expect("log");
+    let shape: Vec<(u64, i32, bool)> =
+        log.entries.iter().map(|entry: &Entry| (entry.term(), entry.r#type(), entry.data().is_empty())).collect();
+    assert_eq!(shape, [(1, 1, false), (2, 0, true), (2, 0, false), (2, 0, false), (2, 0, false)]);
+    for line in [
+        "8e9e05c52164694d became follower at term 1",
+        "8e9e05c52164694d became pre-candidate at term 1",
+        "8e9e05c52164694d became candidate at term 2",
+        "8e9e05c52164694d became leader at term 2",
+        "raft.node: 8e9e05c52164694d elected leader 8e9e05c52164694d at term 2",
+        "added member",
+        "published local member to cluster through raft",
+        "set initial cluster version",
+    ] {
+        assert!(home.lines.has(line), "no line {line:?} in {:#?}", home.lines.all());
+    }
+}
+
+/// Power goes while puts are under way: every put that was answered is there afterwards.
+#[test]
+fn what_was_answered_survives_a_power_cut() {
+    for seed in 0..20 {
+        let mut home = Home::new();
+        let node = home.ready();
+        let (sink, answers) = answers();
+        for number in 0..200 {
+            let id = node.next_request_id();
+            node.propose(id, encode(id, put(&format!("k{number}"), "v")), waiter(&sink, number));
+        }
+        let answered: Vec<u64> = (0..20 * (seed % 10))
+            .map(|_| answers.recv_timeout(PATIENCE).expect("an answer"))
+            .filter(|(_, answer)| matches!(answer, Completion::Reply(Ok(_))))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        // Nothing more reaches the disk; the threads find out by themselves.
+        home.disk.crash(seed);
+        home.engine = Arc::new(home.engine.crash(seed % 2 == 0));
+        node.stop();
+        drop(node);
+        let node = home.ready();
+        for ticket in answered {
+            assert_eq!(get(&node, &format!("k{ticket}")).count, 1, "k{ticket} was answered, then lost (seed {seed})");
+        }
+    }
+}
+
+#[test]
+fn snapshot_points_bound_what_a_restart_reads() {
+    let mut home = Home::new();
+    home.config.snapshot_count = 50;
+    let node = home.ready();
+    for number in 0..300 {
+        reply(&node, put(&format!("k{number}"), "v")).expect("applied");
+    }
+    node.stop();
+    drop(node);
+    assert!(home.lines.has("saved snapshot to disk"), "{:#?}", home.lines.all());
+    let snap = Path::new("/data/member/snap");
+    let files = home.disk.list(snap).expect("list").into_iter().filter(|name| name.ends_with(".snap")).count();
+    assert!((1..=5).contains(&files), "{files} snapshot files");
+    let (wal, log) =
+        Wal::open(Arc::new(home.disk.clone()), Path::new("/data/member/wal"), Options::default()).expect("log");
+    assert!(log.snapshot.index.0 >= 50, "the newest point is {}", log.snapshot.index);
+    assert_eq!(log.snapshot.conf_state.voters.len(), 1);
+    drop(wal);
+    let node = home.ready();
+    assert_eq!(get(&node, "k299").count, 1);
+    assert_eq!(node.reader().revision(), 301);
+}
+
+#[test]
+fn whoever_watches_hears_of_the_leader() {
+    let home = Home::new();
+    let node = home.start().expect("it starts");
+    let (sender, receiver) = channel();
+    let sender = std::sync::Mutex::new(sender);
+    node.watch_leader(Arc::new(move |leader, term| {
+        // The test may have what it wants.
+        let _ = sender.lock().expect("channel").send((leader, term));
+    }));
+    assert!(node.wait_ready(PATIENCE));
+    let status = node.status();
+    let heard = receiver.try_iter().last();
+    assert!(heard.is_none_or(|heard| heard == (status.leader.0, status.term)), "{heard:?}, {status:?}");
+    assert!(node.metrics().is_leader.load(std::sync::atomic::Ordering::Relaxed));
+}

@@ -1,0 +1,6 @@
+//! A lone member from the outside: it begins, answers, stops, and goes on where it was.
+
+mod life;
+mod load;
+mod refusals;
+mod world;

@@ -1,0 +1,101 @@
+//! Starts that must not happen.
+
+use crate::world::{Home, put, reply};
+use milepost_engine::mem::MemEngine;
+use milepost_env::Disk;
+use milepost_node::{GuardError, StartError};
+use std::path::Path;
+use std::sync::Arc;
+
+fn refusal(home: &Home) -> StartError {
+    match home.start() {
+        Ok(_) => panic!("it started"),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.contains('\n'), "one line: {text}");
+            error
+        }
+    }
+}
+
+fn filled() -> Home {
+    let home = Home::new();
+    let node = home.ready();
+    reply(&node, put("a", "b")).expect("applied");
+    node.store().force_sync().expect("synced");
+    node.stop();
+    home
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let home = Home::new();
+    let node = home.ready();
+    assert!(matches!(refusal(&home), StartError::Guard(GuardError::InUse { .. })));
+    node.stop();
+    drop(node);
+    home.ready();
+}
+
+#[test]
+fn a_store_without_its_log() {
+    let home = filled();
+    home.disk.remove_dir_all(Path::new("/data/member/wal")).expect("removed");
+    assert!(matches!(refusal(&home), StartError::NoLog { .. }));
+}
+
+#[test]
+fn a_log_that_ends_before_its_store() {
+    let mut home = filled();
+    let other = Home::new();
+    other.ready().stop();
+    // The log of a younger member, under the store of an older one.
+    home.disk = other.disk.clone();
+    let text = refusal(&home).to_string();
+    assert!(text.contains("the store's applied index"), "{text}");
+}
+
+#[test]
+fn a_store_that_ends_before_the_snapshot_point() {
+    let mut home = Home::new();
+    home.config.snapshot_count = 10;
+    let node = home.ready();
+    for number in 0..50 {
+        reply(&node, put("k", &number.to_string())).expect("applied");
+    }
+    node.stop();
+    drop(node);
+    assert!(home.lines.has("saved snapshot to disk"));
+    home.engine = Arc::new(MemEngine::new());
+    assert!(matches!(refusal(&home), StartError::StoreBehindLog { .. }));
+}
+
+#[test]
+fn a_member_that_its_cluster_does_not_name() {
+    let mut home = Home::new();
+    home.config.name = "stranger".to_owned();
+    assert!(matches!(refusal(&home), StartError::NotInCluster { .. }));
+}
+
+/// The process ends between making the log and writing its first entries.
+#[test]
+fn a_log_without_first_entries_gets_them() {
+    let home = Home::new();
+    let dir = Path::new("/data/member/wal");
+    let node = home.ready();
+    let status = node.status();
+    node.stop();
+    drop(node);
+    let fresh = Home::new();
+    let ids = milepost_wal::Metadata { node_id: status.member_id.0, cluster_id: status.cluster_id.0 };
+    let first = fresh.ready();
+    first.stop();
+    drop(first);
+    fresh.disk.remove_dir_all(dir).expect("removed");
+    drop(
+        milepost_wal::Wal::create(Arc::new(fresh.disk.clone()), dir, ids, milepost_wal::Options::default())
+            .expect("an empty log"),
+    );
+    let fresh = Home { engine: Arc::new(MemEngine::new()), ..fresh };
+    fresh.ready();
+}

@@ -1,0 +1,11 @@
+//! The words that every room shares, as types: positions, identities, ranges. No behaviour beyond their own arithmetic.
+//!
+//! Two bare integers of different meaning never share a signature; each word here is defined in `ARCHITECTURE.md`.
+
+mod ids;
+mod range;
+mod revision;
+
+pub use ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
+pub use range::{KeyRange, RangeEnd};
+pub use revision::Revision;

@@ -1,0 +1,190 @@
+//! `cargo xtask check`: everything that a change must pass, step by step, with the time of each.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::flags::{Flag, Flags};
+use crate::{bins, tidy};
+
+const FLAGS: &[Flag] = &[
+    ("--only", "STEP,...", "only these steps"),
+    ("--skip", "STEP,...", "all but these steps"),
+    ("--list", "", "name the steps and what they do"),
+];
+
+/// One step.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<(), String>,
+}
+
+/// In this order: what is quick and fails often comes first, what needs the finished executable last.
+const STEPS: &[Step] = &[
+    Step { name: "tools", about: "install what the black-box suites need (apt, as root)", run: tools },
+    Step { name: "fmt", about: "formatting is as rustfmt wants it", run: fmt },
+    Step { name: "tidy", about: "the rules of the house hold", run: || tidy::run(&[]) },
+    Step { name: "clippy", about: "no warning from compiler or clippy", run: clippy },
+    Step { name: "test", about: "all tests of all crates", run: test },
+    Step { name: "build", about: "the optimised executable that the suites drive", run: build },
+    Step {
+        name: "compat",
+        about: "black box: etcd's client, the differential suite, etcdctl, curl, Node",
+        run: compat,
+    },
+    Step { name: "power", about: "black box: power cuts between syncs", run: power },
+];
+
+/// The verb.
+///
+/// # Errors
+/// The first step that fails, with the command to repeat it alone.
+pub fn run(words: &[String]) -> Result<(), String> {
+    let Some(flags) = Flags::read("check", FLAGS, words)? else { return Ok(()) };
+    if flags.has("--list") {
+        for step in STEPS {
+            println!("{:<8} {}", step.name, step.about);
+        }
+        return Ok(());
+    }
+    let steps = chosen(flags.text("--only"), flags.text("--skip"))?;
+    let mut times = Vec::new();
+    for step in steps {
+        println!("── {}: {}", step.name, step.about);
+        let began = Instant::now();
+        let result = (step.run)();
+        times.push((step.name, began.elapsed()));
+        if let Err(error) = result {
+            print_times(&times);
+            return Err(format!("step {} failed: {error}\nagain: cargo xtask check --only {}", step.name, step.name));
+        }
+    }
+    print_times(&times);
+    Ok(())
+}
+
+fn chosen(only: Option<&str>, skip: Option<&str>) -> Result<Vec<&'static Step>, String> {
+    let list = |text: Option<&str>| -> Result<Option<Vec<String>>, String> {
+        let Some(text) = text else { return Ok(None) };
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match names.iter().find(|name| STEPS.iter().all(|step| step.name != name.as_str())) {
+            Some(unknown) => Err(format!("there is no step {unknown:?}: see cargo xtask check --list")),
+            None => Ok(Some(names)),
+        }
+    };
+    let (only, skip) = (list(only)?, list(skip)?.unwrap_or_default());
+    let holds = |names: &[String], step: &Step| names.iter().any(|name| name == step.name);
+    let wanted = |step: &&Step| only.as_ref().is_none_or(|only| holds(only, step)) && !holds(&skip, step);
+    Ok(STEPS.iter().filter(wanted).collect())
+}
+
+fn print_times(times: &[(&str, Duration)]) {
+    println!("── time of each step");
+    for (name, time) in times {
+        println!("{name:<8} {:>7.1} s", time.as_secs_f64());
+    }
+    let sum: Duration = times.iter().map(|(_, time)| *time).sum();
+    println!("{:<8} {:>7.1} s", "all", sum.as_secs_f64());
+}
+
+/// Programs that the suites call, and the Debian package that has each.
+const TOOLS: &[(&str, &str)] = &[("etcdctl", "etcd-client"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
+
+/// Programs that nobody installs on the side.
+const NEEDED: &[(&str, &str)] = &[("go", "the Go toolchain, 1.26 or newer")];
+
+fn tools() -> Result<(), String> {
+    if let Some((program, what)) = NEEDED.iter().find(|(program, _)| !on_path(program)) {
+        return Err(format!("{program} is not on the PATH: install {what}"));
+    }
+    let missing: Vec<&str> =
+        TOOLS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    if !is_root() || !on_path("apt-get") {
+        return Err(format!("missing programs: install {packages} (as root on Debian this step does it)"));
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command
+    };
+    bins::run(apt().arg("update"))?;
+    bins::run(apt().args(["install", "--yes", "--no-install-recommends"]).args(missing))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The effective user of this process, as /proc tells.
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    ids.split_whitespace().nth(1) == Some("0")
+}
+
+fn fmt() -> Result<(), String> {
+    bins::run(bins::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<(), String> {
+    bins::run(bins::cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn test() -> Result<(), String> {
+    bins::run(bins::cargo().args(["test", "--locked", "--workspace"]))
+}
+
+fn build() -> Result<(), String> {
+    bins::ours("ci").map(drop)
+}
+
+fn compat() -> Result<(), String> {
+    suite("test/compat")
+}
+
+fn power() -> Result<(), String> {
+    suite("test/power")
+}
+
+/// Runs the `run.sh` of a black-box suite against the executable of step `build`.
+fn suite(folder: &str) -> Result<(), String> {
+    let folder = bins::root().join(folder);
+    let script = Path::new("run.sh");
+    if !folder.join(script).is_file() {
+        return Err(format!("{} is missing", folder.join(script).display()));
+    }
+    bins::run(
+        Command::new("bash").arg(script).env("MILEPOST_BIN", bins::target().join("ci/milepost")).current_dir(folder),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: Option<&str>, skip: Option<&str>) -> Vec<&'static str> {
+        chosen(only, skip).unwrap().iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn steps_are_chosen_by_name_and_keep_their_order() {
+        assert_eq!(names(None, None).len(), STEPS.len());
+        assert_eq!(names(Some("tidy,fmt"), None), ["fmt", "tidy"]);
+        assert_eq!(names(Some("tidy,fmt"), Some("fmt")), ["tidy"]);
+        assert!(!names(None, Some("compat")).contains(&"compat"));
+        let error = chosen(Some("tests"), None).err().unwrap();
+        assert!(error.contains("no step \"tests\""), "{error}");
+    }
+
+    #[test]
+    fn programs_are_looked_up_on_the_path() {
+        assert!(on_path("sh"));
+        assert!(!on_path("no-such-program"));
+    }
+}
