@@ -1,1 +1,35 @@
-//! See ARCHITECTURE.md.
+//! Client doors: whatever knocks on the client port is answered here.
+//!
+//! ```text
+//!  client ──► listener (one per core, same port) ──► connection (hyper: HTTP/1 or HTTP/2)
+//!                                                      │ HTTP/2                 │ HTTP/1
+//!                                                    grpc/  framing, status   http/  health, version, metrics
+//!                                                      └──────► handlers/ ◄─────┘  (gateway: later)
+//!                                                                 │  decoded message and Call
+//!                                                               Door ── propose, read barrier ──► node
+//!                                                                 ▲                                 │
+//!                                                           Slots ◄── one wake per batch ── Sink ◄──┘
+//! ```
+//! One thread per core runs everything of its connections: no lock, no other thread's cache line on a request's way
+//! except the node's queue and the mailbox that brings its answers back in batches (`completions`).
+//!
+//! What never happens here: no decision about keys, leases or members, which is the machine's; no transport in a
+//! handler; no answer text outside of the one table in `status`.
+
+mod backend;
+mod call;
+mod completions;
+mod config;
+mod door;
+mod doors;
+mod grpc;
+mod handlers;
+mod http;
+mod listen;
+mod metrics;
+mod status;
+
+pub use backend::{Backend, Completion, CompletionSink, NodeError, Standing, Waiter};
+pub use config::{ApiConfig, Limits, Listen, SlowCall};
+pub use doors::{DoorError, Doors};
+pub use status::{Code, Status};

@@ -100,7 +100,7 @@ impl Fanout {
     /// the server has confirmed every one.
     ///
     /// # Errors
-    /// A connection, a stream or a watcher was refused.
+    /// A connection, a stream or a watcher was refused, or no stream was confirmed for too long.
     pub fn open(options: &Options, keys: Arc<Keys>, watchers: u64, streams: u64) -> Result<Fanout, LoadError> {
         let stamps = Arc::new(Stamps::new());
         let (ready_sender, ready) = channel();
@@ -108,14 +108,18 @@ impl Fanout {
         let (finish, finish_receiver) = oneshot::channel();
         let audience =
             Audience { keys: keys.clone(), stamps: stamps.clone(), watchers, streams: streams.min(watchers) };
-        let options = options.clone();
+        let (options, patience) = (options.clone(), options.patience);
         std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || thread(&options, audience, &ready_sender, finish_receiver, &events_sender))
             .expect("the system grants a thread");
-        match ready.recv().expect("the thread reports") {
-            Ok(()) => Ok(Fanout { keys, watchers, stamps, finish, events }),
-            Err(error) => Err(LoadError::Connect(error)),
+        loop {
+            match ready.recv_timeout(patience) {
+                Ok(Ok(Opened::One)) => {}
+                Ok(Ok(Opened::All)) => return Ok(Fanout { keys, watchers, stamps, finish, events }),
+                Ok(Err(error)) => return Err(LoadError::Connect(error)),
+                Err(_) => return Err(LoadError::Stalled(patience)),
+            }
         }
     }
 
@@ -146,6 +150,12 @@ struct Audience {
     streams: u64,
 }
 
+/// What the thread tells while it opens streams: signs of life, then the end.
+enum Opened {
+    One,
+    All,
+}
+
 /// Shared by the stream tasks of the one thread.
 struct Hall {
     events: RefCell<Events>,
@@ -155,7 +165,7 @@ struct Hall {
 fn thread(
     options: &Options,
     audience: Audience,
-    ready: &Sender<Result<(), CallError>>,
+    ready: &Sender<Result<Opened, CallError>>,
     finish: oneshot::Receiver<u64>,
     events: &Sender<Events>,
 ) {
@@ -163,7 +173,7 @@ fn thread(
     let runtime = runtime.expect("the system grants an epoll instance");
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let mut seats = match seats(options, &audience).await {
+        let mut seats = match seats(options, &audience, ready).await {
             Ok(seats) => seats,
             Err(error) => {
                 // The opener is waiting for exactly this.
@@ -175,7 +185,7 @@ fn thread(
         for seat in seats.drain(..) {
             tokio::task::spawn_local(listen(seat, audience.stamps.clone(), hall.clone()));
         }
-        let _ = ready.send(Ok(()));
+        let _ = ready.send(Ok(Opened::All));
         if let Ok(expected) = finish.await {
             settle(&hall, expected, options.patience).await;
         }
@@ -207,7 +217,11 @@ struct Seat {
     newest: Vec<i64>,
 }
 
-async fn seats(options: &Options, audience: &Audience) -> Result<Vec<Seat>, CallError> {
+async fn seats(
+    options: &Options,
+    audience: &Audience,
+    ready: &Sender<Result<Opened, CallError>>,
+) -> Result<Vec<Seat>, CallError> {
     let mut connections = Vec::new();
     for index in 0..options.shape.conns.min(audience.streams as usize) {
         let endpoint = &options.shape.endpoints[index % options.shape.endpoints.len()];
@@ -217,6 +231,8 @@ async fn seats(options: &Options, audience: &Audience) -> Result<Vec<Seat>, Call
     for index in 0..audience.streams {
         let connection = &mut connections[index as usize % options.shape.conns];
         seats.push(seat(connection, audience, index).await?);
+        // The opener may have given up.
+        let _ = ready.send(Ok(Opened::One));
     }
     Ok(seats)
 }

@@ -46,7 +46,7 @@ pub enum LoadError {
     #[error("{0}; is the server running there? (--endpoints)")]
     Connect(CallError),
     /// Requests are out and nothing comes back.
-    #[error("no answer for {0:?} with requests under way: the server hangs (--timeout)")]
+    #[error("no answer for {0:?} with requests or connections under way: the server hangs (--timeout)")]
     Stalled(Duration),
     /// A phase that only prepares had errors.
     #[error("{what} failed: {text}")]
@@ -149,7 +149,8 @@ impl Load {
     /// Starts the threads and makes all connections. `patience` is how long silence is borne during a phase.
     ///
     /// # Errors
-    /// [`LoadError::Connect`] for the first connection that fails.
+    /// [`LoadError::Connect`] for the first connection that fails, [`LoadError::Stalled`] when one neither fails nor
+    /// succeeds.
     pub fn connect(shape: &Shape, patience: Duration) -> Result<Load, LoadError> {
         let (outcome_sender, outcomes) = channel();
         let (ready_sender, ready) = channel();
@@ -166,7 +167,9 @@ impl Load {
         }
         drop(ready_sender);
         for _ in 0..shape.threads {
-            ready.recv().expect("every thread reports").map_err(LoadError::Connect)?;
+            // A thread that says nothing waits for a connection.
+            let connected = ready.recv_timeout(patience).map_err(|_| LoadError::Stalled(patience))?;
+            connected.map_err(LoadError::Connect)?;
         }
         Ok(load)
     }

@@ -192,7 +192,12 @@ impl Watch {
     fn stop(self, options: &Options, outcome: Outcome, start: Instant, anon_max: u64) -> Result<Measured, RunError> {
         // The costly page comes last here and first above: its own cost stays outside.
         let own = Usage::of(std::process::id()).ok().zip(self.own).map(|(now, then)| now.since(&then).cpu);
-        let server = servers(options)?.since(&self.server);
+        let server = match servers(options) {
+            Ok(now) => Some(now.since(&self.server)),
+            // A server that died meanwhile shows in the errors of its requests: they are the better report.
+            Err(_) if outcome.failed() > 0 => None,
+            Err(error) => return Err(error),
+        };
         let syncs = metrics::sum(&options.shape.endpoints, metrics::WAL_SYNCS).zip(self.syncs);
         let elapsed = outcome.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
         Ok(Measured { outcome, elapsed, server, own, syncs: syncs.map(|(now, then)| now - then), anon_max })
@@ -203,7 +208,7 @@ impl Watch {
 struct Measured {
     outcome: Outcome,
     elapsed: Duration,
-    server: Usage,
+    server: Option<Usage>,
     own: Option<Duration>,
     syncs: Option<f64>,
     anon_max: u64,
@@ -214,7 +219,7 @@ impl Measured {
         let seconds = self.elapsed.as_secs_f64();
         let ops = self.outcome.good;
         let latency: Latency = self.outcome.meter.summary();
-        let watched = !options.server_pids.is_empty();
+        let watched = self.server.as_ref().filter(|_| !options.server_pids.is_empty());
         Report {
             command: options.name,
             ops,
@@ -223,7 +228,7 @@ impl Measured {
             ops_per_second: per(ops as f64, seconds),
             latency,
             bench_cpu_us_per_op: self.own.map(|cpu| per(cpu.as_secs_f64() * 1e6, ops as f64)),
-            server: watched.then(|| Server::new(before, &self.server, self.anon_max, ops, seconds)),
+            server: watched.map(|spent| Server::new(before, spent, self.anon_max, ops, seconds)),
             wal_syncs_per_second: self.syncs.map(|syncs| round(if seconds > 0.0 { syncs / seconds } else { 0.0 })),
             compared,
             error_texts: BTreeMap::clone(&self.outcome.errors),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fatal;
+use crate::error::{Error, Fatal};
 use crate::hex;
 
 /// Key of the cluster version in the `cluster` table; the value is its text. Source: `facts/bbolt-format.md` §2.
@@ -68,6 +68,22 @@ pub struct ClusterInfo {
 }
 
 impl ClusterInfo {
+    /// May the cluster be downgraded to `target` (`major.minor`, with or without a patch number)? Returns the version
+    /// to propose. Asked before proposing only.
+    ///
+    /// # Errors
+    /// [`Error::DowngradeFormat`], [`Error::NoClusterVersion`], [`Error::DowngradeTarget`],
+    /// [`Error::DowngradeInProgress`], in this order. Source: etcd `downgradeValidate`.
+    pub fn check_downgrade(&self, target: &str) -> Result<Version, Error> {
+        let parsed = Version::parse(target).or_else(|| Version::parse(&format!("{target}.0")));
+        let target = parsed.ok_or(Error::DowngradeFormat)?.minor_only();
+        let current = self.version.ok_or(Error::NoClusterVersion)?;
+        if target.major != current.major || target.minor + 1 != current.minor {
+            return Err(Error::DowngradeTarget);
+        }
+        if self.downgrade.enabled { Err(Error::DowngradeInProgress) } else { Ok(target) }
+    }
+
     /// From the records of the `cluster` table.
     pub(crate) fn load(table: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Self, Fatal> {
         let broken = |key: &[u8], why: String| Fatal::BrokenRecord { table: "cluster", key: hex(key), why };
@@ -88,7 +104,7 @@ impl ClusterInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClusterInfo, Downgrade, Version};
+    use super::{ClusterInfo, Downgrade, Error, Version};
 
     #[test]
     fn versions() {
@@ -100,6 +116,21 @@ mod tests {
             assert_eq!(Version::parse(bad), None, "{bad}");
         }
         assert!(Version::parse("3.10.0") > Version::parse("3.9.9"));
+    }
+
+    #[test]
+    fn downgrades_go_one_minor_down() {
+        let mut cluster = ClusterInfo::default();
+        assert_eq!(cluster.check_downgrade("six"), Err(Error::DowngradeFormat));
+        assert_eq!(cluster.check_downgrade("3.6"), Err(Error::NoClusterVersion));
+        cluster.version = Version::parse("3.7.0");
+        assert_eq!(cluster.check_downgrade("3.6"), Ok(Version::parse("3.6.0").unwrap()));
+        assert_eq!(cluster.check_downgrade("3.6.9"), Ok(Version::parse("3.6.0").unwrap()));
+        for other in ["3.5.0", "3.7", "3.8", "2.6", "4.6.0"] {
+            assert_eq!(cluster.check_downgrade(other), Err(Error::DowngradeTarget), "{other}");
+        }
+        cluster.downgrade.enabled = true;
+        assert_eq!(cluster.check_downgrade("3.6"), Err(Error::DowngradeInProgress));
     }
 
     #[test]

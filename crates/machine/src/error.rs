@@ -57,6 +57,16 @@ pub enum Error {
     NotLearner,
     /// The cluster has as many learners as it may have.
     TooManyLearners,
+    /// After this change fewer members than a quorum would ever have started.
+    NotEnoughStarted,
+    /// A downgrade target that is no version.
+    DowngradeFormat,
+    /// A downgrade target other than one minor version below.
+    DowngradeTarget,
+    /// The cluster has no version yet.
+    NoClusterVersion,
+    /// A downgrade is under way already.
+    DowngradeInProgress,
     /// Requests about users and roles are not part of this server yet.
     AuthUnavailable,
     /// This member's store could not be read: the world's trouble, never the outcome of an entry.
@@ -90,6 +100,11 @@ impl Error {
             Self::PeerUrlExists => "etcdserver: Peer URLs already exists",
             Self::NotLearner => "etcdserver: can only promote a learner member",
             Self::TooManyLearners => "etcdserver: too many learner members in cluster",
+            Self::NotEnoughStarted => "etcdserver: re-configuration failed due to not enough started members",
+            Self::DowngradeFormat => "etcdserver: wrong downgrade target version format",
+            Self::DowngradeTarget => "etcdserver: invalid downgrade target version",
+            Self::NoClusterVersion => "etcdserver: cluster version not found during downgrade",
+            Self::DowngradeInProgress => "etcdserver: cluster has a downgrade job in progress",
             Self::AuthUnavailable => "etcdserver: users and roles are not supported by this server",
             Self::Storage(text) => text,
         }

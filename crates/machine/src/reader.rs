@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_mvcc::{Sizes, Store, View};
+use milepost_mvcc::{HashKv, Sizes, Store, View};
 use milepost_proto::etcdserverpb as pb;
 use milepost_types::LeaseId;
 
@@ -145,6 +145,22 @@ impl Reader {
     #[must_use]
     pub fn cluster(&self) -> Arc<ClusterInfo> {
         self.shared.cluster.load_full()
+    }
+
+    /// The hash that members compare, over the history up to `revision` (0: now).
+    ///
+    /// # Errors
+    /// As [`Reader::range`].
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
+        Ok(self.store().hash_kv(revision).map_err(Fault::from)?)
+    }
+
+    /// A hash over everything stored; a test aid, not comparable between versions.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn hash(&self) -> Result<u32, Error> {
+        Ok(self.store().hash().map_err(Fault::from)?)
     }
 
     /// Bytes on disk and bytes in use.

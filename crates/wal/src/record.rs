@@ -41,6 +41,7 @@ pub(crate) enum Content {
 
 /// Entries of raft's three types: normal, conf change, conf change of the second form.
 const ENTRY_TYPE_MAX: i32 = 2;
+const ENTRY_NORMAL: i32 = 0;
 
 impl Content {
     /// Decodes and checks. The error is a sentence without place.
@@ -64,6 +65,10 @@ fn decode_entry(data: Bytes) -> Result<raftpb::Entry, String> {
     let entry: raftpb::Entry = exactly(data)?;
     if entry.index() == 0 || entry.term() == 0 || !(0..=ENTRY_TYPE_MAX).contains(&entry.r#type()) {
         return Err(format!("no entry has index {}, term {}, type {}", entry.index(), entry.term(), entry.r#type()));
+    }
+    // Else a HardState of term 1 or 2 with one bit of its record's type turned over would pass for an entry.
+    if entry.r#type() != ENTRY_NORMAL && entry.data().is_empty() {
+        return Err(format!("entry {} is a conf change that changes nothing", entry.index()));
     }
     Ok(entry)
 }
@@ -210,6 +215,7 @@ mod tests {
         let state = b"\x08\x05\x10\x09\x18\x07";
         assert!(decode(Kind::State, state).is_ok());
         assert!(decode(Kind::Entry, state).is_err());
+        assert!(decode(Kind::Entry, b"\x08\x02\x10\x09\x18\x07").is_err());
         assert!(decode(Kind::Snapshot, b"").is_err());
         assert!(decode(Kind::Crc, b"\x08\x00\x10\x00").is_err());
         assert!(decode(Kind::Metadata, b"\x08\x00\x10\x00\x1a\x02\x08\x01").is_err());

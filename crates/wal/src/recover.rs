@@ -54,6 +54,9 @@ pub struct TornTail {
     pub problem: String,
 }
 
+/// Records at the head of every segment: checksum and metadata.
+const HEAD_RECORDS: u64 = 2;
+
 /// Everything that reading told, and where writing goes on.
 pub(crate) struct Scan {
     pub replay: Replay,
@@ -103,6 +106,7 @@ pub(crate) fn scan(disk: &dyn Disk, dir: &Path, segments: &[SegmentName]) -> Res
         if let Some(bad) = read_segment(&mut reader, &mut replay, name.seq)? {
             return Err(bad.into_error(reader.path()));
         }
+        check_head(&reader, "it is cut")?;
         crc = reader.crc();
         position += reader.offset();
     }
@@ -116,16 +120,19 @@ pub(crate) fn scan(disk: &dyn Disk, dir: &Path, segments: &[SegmentName]) -> Res
         None if reader.rest_is_zero()? => None,
         None => Some("bytes behind the last whole record".to_owned()),
     };
-    if reader.number() < 2 {
-        // A segment gets its name only once its head is durable.
-        let problem = format!("the segment has no head: {}", torn.as_deref().unwrap_or("it is empty"));
-        return Err(
-            Bad { offset: reader.offset(), number: reader.number(), problem, torn: false }.into_error(reader.path())
-        );
-    }
+    check_head(&reader, torn.as_deref().unwrap_or("it is cut"))?;
     let (end, end_record, crc) = (reader.offset(), reader.number(), reader.crc().unwrap_or(0));
     let file_len = reader.file_len();
     Ok(Scan { replay, tail, end, end_record, crc, file_len, torn })
+}
+
+/// A segment gets its name only once its head is durable: without one it was never torn, it is damaged.
+fn check_head(reader: &Reader, cause: &str) -> Result<(), WalError> {
+    if reader.number() >= HEAD_RECORDS {
+        return Ok(());
+    }
+    let problem = format!("the segment has no head: {cause}");
+    Err(Bad { offset: reader.offset(), number: reader.number(), problem, torn: false }.into_error(reader.path()))
 }
 
 fn open_reader(disk: &dyn Disk, dir: &Path, name: SegmentName, crc: Option<u32>) -> Result<Reader, WalError> {

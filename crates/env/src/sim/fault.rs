@@ -6,7 +6,7 @@ use std::io;
 /// A kind of call that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// `write_at`: half of the bytes are written, then the error comes.
+    /// `write_at`: about half is written, up to a sector's end, then the error comes. (The kernel writes page by page.)
     Write,
     /// `sync_data`, `sync_all`: some sectors reach the disk, the others are forgotten.
     Sync,

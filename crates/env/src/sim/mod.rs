@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::disk::{Disk, File, Lock, Open};
+use crate::disk::{Disk, File, Lock, Open, SECTOR_BYTES};
 use crate::rng::SeededRng;
 use fault::Plan;
 pub use fault::{Counts, CrashReport, Fault};
@@ -195,6 +195,12 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// About half of `len` bytes at `offset`, so that they end at a sector's end; 0 if there is none in between.
+fn half(len: u64, offset: u64) -> u64 {
+    let middle = offset + len / 2;
+    (middle - middle % SECTOR_BYTES).saturating_sub(offset)
 }
 
 fn no_power() -> io::Error {
@@ -377,7 +383,7 @@ impl File for SimFile {
                 return Err(no_power());
             }
             Fate::Fails(error) => {
-                content.write(&bytes[..bytes.len() / 2], offset);
+                content.write(&bytes[..half(bytes.len() as u64, offset) as usize], offset);
                 return Err(error);
             }
         }

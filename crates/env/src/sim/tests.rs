@@ -182,12 +182,13 @@ fn the_nth_call_fails() {
     disk.fail(Fault::SyncDir, 1, io::ErrorKind::Other);
     disk.fail(Fault::Read, 1, io::ErrorKind::Other);
     file.write_at(b"ab", 0).unwrap();
-    assert!(file.write_at(b"cd", 2).is_err());
+    assert!(file.write_at(&[b'c'; 2000], 2).is_err());
     assert!(file.allocate(0, 10).is_err());
     assert!(disk.remove_file(Path::new(FILE)).is_err());
     assert!(disk.sync_dir(Path::new("/d")).is_err());
     assert!(file.read_at(&mut [0], 0).is_err());
-    assert_eq!(read(&disk, FILE), b"abc", "half of the failed write is there");
+    let bytes = read(&disk, FILE);
+    assert!(bytes.len() == 512 && bytes.starts_with(b"abc"), "a part of the failed write is there");
     assert_eq!(disk.counts().faults, 5);
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod range;
 pub(crate) mod stream;
 pub(crate) mod txn;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use milepost_mvcc::{Change, RangeOptions, RangeResult, StoreError, View};
 use milepost_proto::etcdserverpb as pb;
 use milepost_types::KeyRange;
@@ -41,6 +42,14 @@ impl Keys for Change<'_> {
     fn range(&self, range: KeyRange<'_>, at: i64, opts: RangeOptions) -> Result<RangeResult, StoreError> {
         Change::range(self, range, at, opts)
     }
+}
+
+/// The smallest key above `key`.
+pub(crate) fn just_after(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
 }
 
 /// A header that carries the revision; `api` adds who answers.

@@ -4,12 +4,11 @@
 //! that revision is compacted meanwhile, the stream ends with the compacted error. The pieces put together are what
 //! Range would have answered. Source: `facts/rpc-semantics.md` §1; etcd `rangeStream`, `adjustChunkLimit`.
 
-use bytes::{BufMut, Bytes, BytesMut};
 use milepost_mvcc::View;
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 
-use super::{header, range};
+use super::{header, just_after, range};
 use crate::error::Fault;
 
 /// Keys in the first piece.
@@ -92,14 +91,6 @@ fn next_limit(limit: i64, bytes: usize, target_bytes: usize) -> i64 {
         limit
     };
     limit.max(1)
-}
-
-/// The smallest key above `key`.
-fn just_after(key: &[u8]) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 #[cfg(test)]

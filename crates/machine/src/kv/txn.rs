@@ -14,9 +14,12 @@ use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request;
 use pb::response_op::Response;
 
-use super::{Keys, check_put, delete_range, header, put, range};
+use super::{Keys, check_put, delete_range, header, just_after, put, range};
 use crate::error::{Error, Fault};
 use crate::lease::Lessor;
+
+/// Keys that a compare over a range looks at together.
+const COMPARE_PIECE: usize = 1000;
 
 /// Only ranges in both branches: such a transaction never enters the log. A nested one counts as a write.
 #[must_use]
@@ -98,15 +101,26 @@ fn choose<'a>(keys: &impl Keys, request: &'a pb::TxnRequest) -> Result<Path<'a>,
     Ok(Path { succeeded, ops, nested })
 }
 
-/// All keys of the range must satisfy it; a missing key compares as zero, but never by value.
+/// All keys of the range must satisfy it; a missing key compares as zero, but never by value. Large ranges are read in
+/// pieces, and only up to the first key that fails.
 fn holds(keys: &impl Keys, compare: &pb::Compare) -> Result<bool, Fault> {
     let by_value = compare.target == CompareTarget::Value as i32;
-    let span = KeyRange::from_wire(&compare.key, &compare.range_end);
-    let found = keys.range(span, 0, RangeOptions { limit: 0, count: false, values: by_value })?;
+    let opts = RangeOptions { limit: COMPARE_PIECE, count: false, values: by_value };
+    let mut found = keys.range(KeyRange::from_wire(&compare.key, &compare.range_end), 0, opts)?;
     if found.records.is_empty() {
         return Ok(!by_value && verdict(compare, None));
     }
-    Ok(found.records.iter().all(|record| verdict(compare, Some(record))))
+    loop {
+        if !found.records.iter().all(|record| verdict(compare, Some(record))) {
+            return Ok(false);
+        }
+        match found.records.last() {
+            Some(last) if found.records.len() == COMPARE_PIECE => {
+                found = keys.range(KeyRange::from_wire(&just_after(&last.key), &compare.range_end), 0, opts)?;
+            }
+            _ => return Ok(true),
+        }
+    }
 }
 
 /// A union that does not match the target counts as zero or empty. As in etcd, a target of unknown number compares as

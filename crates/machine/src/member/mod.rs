@@ -11,6 +11,7 @@ mod bootstrap;
 mod change;
 mod conf_state;
 mod record;
+mod strict;
 mod v2_json;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -148,12 +148,37 @@ fn same_log_same_state() {
             let from = Revision::new(store.compact_revision().max(0) + 1, 0);
             let history = store.history(from, usize::MAX, usize::MAX).unwrap();
             let history: Vec<_> = history.iter().map(|record| (record.revision, record.to_kv())).collect();
-            (rig.machine.conf_state().clone(), store.revision(), store.compact_revision(), history)
+            let hash = rig.machine.reader().hash_kv(0).unwrap();
+            (rig.machine.conf_state().clone(), hash, store.revision(), store.compact_revision(), history)
         };
         assert_eq!(everything(&serving), everything(&silent), "seed {seed}");
         let (serving, silent) = (serving.reopen(), silent.reopen());
         for table in [Table::Attached, Table::Lease, Table::Alarm, Table::Members, Table::Removed, Table::Cluster] {
             assert_eq!(serving.engine.dump(table), silent.engine.dump(table), "seed {seed} {table:?}");
         }
+    }
+}
+
+/// A compare over more keys than are read at once finds the one that fails, wherever it stands.
+#[test]
+fn compares_reach_the_last_key_of_a_large_range() {
+    let mut rig = Rig::new(common::config());
+    for i in 0..2500 {
+        let Command::Propose(put) = parse(&format!("put k{i:04} 1")) else { unreachable!("a put is a proposal") };
+        rig.apply(put, false).unwrap();
+    }
+    let succeeds = |rig: &Rig| {
+        let Command::Txn(txn) = parse("read-txn if version(k,l) = 1") else { unreachable!("a read") };
+        rig.machine.reader().txn_readonly(&txn).unwrap().succeeded
+    };
+    assert!(succeeds(&rig));
+    for key in ["k0000", "k0999", "k1000", "k2499"] {
+        let (put, delete) = (parse(&format!("put {key} 2")), parse(&format!("del {key}")));
+        let (Command::Propose(put), Command::Propose(delete)) = (put, delete) else { unreachable!("proposals") };
+        rig.apply(put.clone(), false).unwrap();
+        assert!(!succeeds(&rig), "{key}");
+        rig.apply(delete, false).unwrap();
+        rig.apply(put, false).unwrap();
+        assert!(succeeds(&rig), "{key}");
     }
 }

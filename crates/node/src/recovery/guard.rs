@@ -120,10 +120,12 @@ pub fn occupy(disk: &dyn Disk, data_dir: &Path, wal_dir: Option<&Path>) -> Resul
     if disk.exists(&marker) {
         check_marker(disk, data_dir, &marker)?;
     }
-    // The sentence first: once the marker says that the directory is ours, etcd is kept out of it.
-    write(disk, &snap, "db", SENTENCE)?;
-    write(disk, &member, MARKER_NAME, &format!("{MARKER_PREFIX}{FORMAT}\n"))?;
-    sync_up(disk, data_dir)?;
+    let sentence = write(disk, &snap, "db", SENTENCE)?;
+    let marker = write(disk, &member, MARKER_NAME, &format!("{MARKER_PREFIX}{FORMAT}\n"))?;
+    if sentence || marker {
+        // Both are durable before a log is made: etcd never finds a log without the sentence.
+        sync_up(disk, data_dir)?;
+    }
     Ok(lock)
 }
 
@@ -165,22 +167,25 @@ fn check_marker(disk: &dyn Disk, data_dir: &Path, marker: &Path) -> Result<(), G
     }
 }
 
-/// Writes a small file by way of another name, so that it is whole or not there; leaves one that is there alone.
-fn write(disk: &dyn Disk, dir: &Path, name: &str, text: &str) -> Result<(), GuardError> {
+/// Writes a small file by way of another name, so that it is whole or not there; leaves one that is there alone. Its
+/// name is not durable yet. False if it was there.
+fn write(disk: &dyn Disk, dir: &Path, name: &str, text: &str) -> Result<bool, GuardError> {
     let path = dir.join(name);
     if disk.exists(&path) {
-        return Ok(());
+        return Ok(false);
     }
     let unfinished = dir.join(format!("{name}.new"));
     let mut file = disk.open(&unfinished, Open::CreateOrTruncate).map_err(failed("create", &unfinished))?;
     file.write_at(text.as_bytes(), 0).map_err(failed("write", &unfinished))?;
     file.sync_all().map_err(failed("sync", &unfinished))?;
     disk.rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
-    disk.sync_dir(dir).map_err(failed("sync", dir))
+    Ok(true)
 }
 
 fn sync_up(disk: &dyn Disk, data_dir: &Path) -> Result<(), GuardError> {
-    disk.sync_dir(&data_dir.join("member")).map_err(failed("sync", data_dir))?;
+    let member = data_dir.join("member");
+    disk.sync_dir(&member.join("snap")).map_err(failed("sync", data_dir))?;
+    disk.sync_dir(&member).map_err(failed("sync", data_dir))?;
     disk.sync_dir(data_dir).map_err(failed("sync", data_dir))?;
     match data_dir.parent() {
         // The parent may be unreadable to us; then its owner made the directory, and it is durable already.

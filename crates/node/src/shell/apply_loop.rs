@@ -104,7 +104,7 @@ impl ApplyLoop {
         self.ids.extend(ids);
         let mut waiting = std::mem::take(&mut self.waiting);
         self.shared.waiters.take_all(&self.ids, &mut waiting);
-        let mut wake = false;
+        let mut urgent = None;
         let mut ok = true;
         for (entry, pending) in entries.iter().zip(waiting.drain(..)) {
             let waiter = pending.map(|pending| pending.waiter);
@@ -113,14 +113,15 @@ impl ApplyLoop {
                 continue;
             }
             match self.entry(entry, waiter) {
-                Some(urgent) => wake |= urgent,
+                Some(true) => urgent = Some(entry.index()),
+                Some(false) => {}
                 None => ok = false,
             }
         }
         self.waiting = waiting;
         self.answers.deliver();
-        if wake {
-            self.shared.to_raft.wake();
+        if let Some(index) = urgent {
+            self.tell(Command::Applied(index));
         }
         self.ask_for_snapshot_point();
         ok

@@ -14,12 +14,11 @@ pub struct Queue<T> {
 struct State<T> {
     items: Vec<T>,
     closed: bool,
-    woken: bool,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { items: Vec::new(), closed: false, woken: false }), arrived: Condvar::new() }
+        Self { state: Mutex::new(State { items: Vec::new(), closed: false }), arrived: Condvar::new() }
     }
 }
 
@@ -37,12 +36,6 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Ends the thread's wait although nothing has arrived.
-    pub fn wake(&self) {
-        self.state.lock().woken = true;
-        self.arrived.notify_one();
-    }
-
     /// Nothing goes in any more; what is in can still be taken.
     pub fn close(&self) {
         self.state.lock().closed = true;
@@ -54,7 +47,7 @@ impl<T> Queue<T> {
     /// False once the queue is closed and nothing is left.
     pub fn take(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {
         let mut state = self.state.lock();
-        if state.items.is_empty() && !state.closed && !state.woken {
+        if state.items.is_empty() && !state.closed {
             match timeout {
                 None => self.arrived.wait(&mut state),
                 Some(timeout) => {
@@ -62,7 +55,6 @@ impl<T> Queue<T> {
                 }
             }
         }
-        state.woken = false;
         std::mem::swap(&mut state.items, taken);
         !(taken.is_empty() && state.closed)
     }
@@ -96,12 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn waits_end_by_time_and_by_wake() {
+    fn a_wait_ends_by_time() {
         let queue: Queue<u8> = Queue::default();
         let mut taken = Vec::new();
         assert!(queue.take(&mut taken, Some(Duration::from_millis(1))));
-        queue.wake();
-        assert!(queue.take(&mut taken, None));
         assert!(taken.is_empty());
     }
 }

@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Read(Waiter),
     /// For the core.
     Input(Input),
+    /// Applied up to here, and something waits for it. Comes after the conf changes before it. What nothing waits for
+    /// the Raft thread finds out by itself.
+    Applied(u64),
     /// One of the member's own proposals has ended.
     DutyDone(Duty, Completion),
     /// Applying showed that this member must do something.
@@ -108,7 +111,7 @@ impl RaftLoop {
         self.fail_everybody();
     }
 
-    fn round(&mut self, commands: &mut Vec<Command>, applied: u64) {
+    fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
         let mut proposals = Vec::new();
         let mut pending = Vec::new();
         let mut reads = Vec::new();
@@ -123,6 +126,7 @@ impl RaftLoop {
                 }
                 Command::Read(waiter) => reads.push(waiter),
                 Command::Input(input) => self.handle(input),
+                Command::Applied(index) => applied = applied.max(index),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
                 Command::Duty(duty) => self.duties.ask(duty),
             }

@@ -148,7 +148,7 @@ impl Chance {
     pub fn request(&mut self, revision: i64) -> Request {
         match self.rng.random_range(0..40) {
             0 => Request::Compaction(pb::CompactionRequest {
-                revision: self.rng.random_range((revision - 40).max(-1)..=revision + 1),
+                revision: self.rng.random_range((revision - 40).max(1)..=revision + 1),
                 physical: false,
             }),
             1..4 => {

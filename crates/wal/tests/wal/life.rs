@@ -1,8 +1,6 @@
 //! A log's life without accidents: what goes in comes out.
 
-mod common;
-
-use common::{METADATA, arc, create, dir, disk, entries, entry, mark, small, state};
+use crate::common::{METADATA, arc, create, dir, disk, entries, entry, mark, small, state};
 use milepost_env::{Disk, Open, OsDisk};
 use milepost_types::LogIndex;
 use milepost_wal::{Options, SnapshotMark, Wal, WalError};

@@ -1,0 +1,134 @@
+//! What the doors are told once, at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where clients knock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Plain TCP.
+    Tcp {
+        /// IP address, `localhost`, or empty for every address of the machine.
+        host: String,
+        /// 0 lets the system choose; [`crate::Doors::local_addrs`] then tells which.
+        port: u16,
+    },
+    /// A Unix socket; a stale file of that name is replaced.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// Sizes and times. `default()` is etcd's.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one proposal (`--max-request-bytes`); messages may be [`Limits::MESSAGE_OVERHEAD`] larger.
+    pub max_request_bytes: usize,
+    /// Operations in one branch of a transaction (`--max-txn-ops`).
+    pub max_txn_ops: usize,
+    /// Streams that one connection may have open (`--max-concurrent-streams`).
+    pub max_concurrent_streams: u32,
+    /// Sockets that may be open at once; further clients wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How often an idle connection is pinged (`--grpc-keepalive-interval`); zero: never.
+    pub keepalive_interval: Duration,
+    /// How long a ping may stay unanswered (`--grpc-keepalive-timeout`).
+    pub keepalive_timeout: Duration,
+    /// Base of the time that an answer may take.
+    pub election_timeout: Duration,
+    /// Time between two progress replies of a watcher that asked for them (`--watch-progress-notify-interval`).
+    pub watch_progress_interval: Duration,
+    /// Unary calls that take longer are reported (`--warning-unary-request-duration`).
+    pub slow_unary: Duration,
+}
+
+impl Limits {
+    /// What a message may be larger than the proposal in it. Source: etcd `grpcOverheadBytes`.
+    pub const MESSAGE_OVERHEAD: usize = 512 * 1024;
+
+    /// Longest message that is received.
+    #[must_use]
+    pub const fn max_receive_bytes(&self) -> usize {
+        self.max_request_bytes + Self::MESSAGE_OVERHEAD
+    }
+
+    /// How long a proposal or a linearizable read may take: 5 s for the disk, and two elections.
+    /// Source: etcd `ServerConfig.ReqTimeout`.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 3 * 512 * 1024,
+            max_txn_ops: 128,
+            max_concurrent_streams: u32::MAX,
+            max_connections: usize::MAX >> 4,
+            keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_timeout: Duration::from_secs(20),
+            election_timeout: Duration::from_secs(1),
+            watch_progress_interval: Duration::from_secs(600),
+            slow_unary: Duration::from_millis(300),
+        }
+    }
+}
+
+/// A call that took longer than [`Limits::slow_unary`].
+#[derive(Clone, Debug)]
+pub struct SlowCall {
+    /// `/service/method`.
+    pub method: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// Bytes of the request.
+    pub request_bytes: usize,
+    /// Bytes of the answer; 0 when it failed.
+    pub response_bytes: usize,
+}
+
+/// Everything that the doors need to know besides the node.
+#[derive(Clone)]
+pub struct ApiConfig {
+    /// Where to listen; all of them serve gRPC and HTTP alike.
+    pub listen: Vec<Listen>,
+    /// Threads, each with its own listeners and connections; 0: one per core.
+    pub doors: usize,
+    /// Let other processes listen on the same ports (`--socket-reuse-port`).
+    pub reuse_port: bool,
+    /// Sizes and times.
+    pub limits: Limits,
+    /// The version of etcd that we speak.
+    pub server_version: String,
+    /// Milepost's own version, for a metric of its own.
+    pub own_version: String,
+    /// Serve `grpc_server_handling_seconds` (`--metrics extensive`).
+    pub extensive_metrics: bool,
+    /// Told about slow calls, on the door's thread: must not block.
+    pub on_slow: Option<std::sync::Arc<dyn Fn(SlowCall) + Send + Sync>>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Tcp { host: "localhost".into(), port: 2379 }],
+            doors: 0,
+            reuse_port: false,
+            limits: Limits::default(),
+            server_version: "3.7.1".into(),
+            own_version: env!("CARGO_PKG_VERSION").into(),
+            extensive_metrics: false,
+            on_slow: None,
+        }
+    }
+}

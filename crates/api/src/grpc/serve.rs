@@ -1,0 +1,206 @@
+//! One HTTP/2 request becomes a call of one method.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method as HttpMethod, Request, StatusCode};
+use hyper::body::Incoming;
+use milepost_proto::Message;
+
+use super::reply::{self, Reply, ReplyBody};
+use super::stream::{Accounting, Driven, Inlet};
+use super::wire::{self, Messages};
+use super::{Method, Shape};
+use crate::call::{self, Call};
+use crate::door::Door;
+use crate::handlers::{auth, cluster, health, kv, later, lease, maintenance, watch};
+use crate::status::{Code, Status};
+
+/// Answers `request`; failures are answers too.
+pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if !is_grpc(content_type) {
+        let text = format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content_type));
+        return reply::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Status::with(Code::InvalidArgument, text));
+    }
+    if request.method() != HttpMethod::POST {
+        let text =
+            format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str());
+        return reply::refused(StatusCode::METHOD_NOT_ALLOWED, &Status::with(Code::Internal, text));
+    }
+    let Some(method) = Method::at(request.uri().path()) else {
+        return reply::failed(&Status::with(Code::Unimplemented, Method::unknown(request.uri().path())));
+    };
+    if let Err(status) = wire::check_encoding(request.headers()) {
+        return reply::failed(&status);
+    }
+    let call = match Call::from_headers(request.headers(), Instant::now()) {
+        Ok(call) => call,
+        Err(status) => return reply::refused(StatusCode::BAD_REQUEST, &status),
+    };
+    let is_stream = method.names().shape != Shape::Unary;
+    door.metrics.client(call::api_version(request.headers()).unwrap_or("unknown"), is_stream);
+    let accounting = Accounting::start(&door, method, call.started);
+    let messages = Messages::new(request.into_body(), door.config.limits.max_receive_bytes());
+    if is_stream {
+        open_stream(door, method, call, messages, accounting).await
+    } else {
+        unary(door, method, call, messages, accounting).await
+    }
+}
+
+/// `application/grpc`, alone or with a subtype behind `+` or `;`. Source: grpc-go `ContentSubtype`.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+async fn unary(
+    door: Rc<Door>,
+    method: Method,
+    call: Call,
+    mut messages: Messages<Incoming>,
+    mut accounting: Accounting,
+) -> Reply {
+    let request = match messages.next().await {
+        Some(Ok(request)) => request,
+        Some(Err(status)) => return fail(&mut accounting, &status),
+        None => return fail(&mut accounting, &NO_MESSAGE),
+    };
+    let request_bytes = request.len();
+    door.metrics.received(method, request_bytes);
+    let result = handle(&door, method, &call, request).await;
+    let (code, response_bytes) = match &result {
+        Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
+        Err(status) => (status.code, 0),
+    };
+    let took = accounting.finish(code);
+    door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
+    door.note_slow(method.names().path, took, request_bytes, response_bytes);
+    match result {
+        Ok(body) => {
+            door.metrics.sent(method, 1, response_bytes);
+            reply::ok(ReplyBody::Unary(body))
+        }
+        Err(status) => reply::failed(&status),
+    }
+}
+
+fn fail(accounting: &mut Accounting, status: &Status) -> Reply {
+    accounting.finish(status.code);
+    reply::failed(status)
+}
+
+/// Decodes, admits, asks the handler, encodes.
+async fn ask<Q, A>(
+    door: &Rc<Door>,
+    call: &Call,
+    request: Bytes,
+    handler: impl AsyncFnOnce(&Rc<Door>, &Call, Q) -> Result<A, Status>,
+) -> Result<Bytes, Status>
+where
+    Q: Message + Default,
+    A: Message,
+{
+    let request = wire::decode(request)?;
+    door.admit(call, false)?;
+    Ok(wire::encode(&handler(door, call, request).await?))
+}
+
+async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
+    match method {
+        Method::Put => ask(door, call, request, kv::put).await,
+        Method::Range => {
+            let request: milepost_proto::etcdserverpb::RangeRequest = wire::decode(request)?;
+            door.admit(call, request.serializable)?;
+            Ok(wire::encode(&kv::range(door, call, request).await?))
+        }
+        // The rest is rarer: boxed, so that its state does not weigh on every put.
+        _ => Box::pin(handle_rare(door, method, call, request)).await,
+    }
+}
+
+async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
+    match method {
+        Method::Put | Method::Range => unreachable!("answered by the caller"),
+        Method::Txn => ask(door, call, request, kv::txn).await,
+        Method::DeleteRange => ask(door, call, request, kv::delete_range).await,
+        Method::Compact => ask(door, call, request, kv::compact).await,
+        Method::LeaseGrant => ask(door, call, request, lease::grant).await,
+        Method::LeaseRevoke => ask(door, call, request, lease::revoke).await,
+        Method::LeaseTimeToLive => ask(door, call, request, lease::time_to_live).await,
+        Method::LeaseLeases => ask(door, call, request, lease::leases).await,
+        Method::MemberList => ask(door, call, request, cluster::member_list).await,
+        Method::Alarm => ask(door, call, request, maintenance::alarm).await,
+        Method::Status => {
+            let request = wire::decode(request)?;
+            door.admit(call, true)?;
+            Ok(wire::encode(&maintenance::status(door, call, request).await?))
+        }
+        Method::HashKv => ask(door, call, request, maintenance::hash_kv).await,
+        Method::Hash => ask(door, call, request, maintenance::hash).await,
+        Method::AuthStatus => ask(door, call, request, auth::status).await,
+        Method::Authenticate => ask(door, call, request, auth::authenticate).await,
+        Method::HealthCheck => ask(door, call, request, health::check).await,
+        Method::HealthList => ask(door, call, request, health::list).await,
+        _ => {
+            door.admit(call, false)?;
+            Err(later::status(method))
+        }
+    }
+}
+
+async fn open_stream(
+    door: Rc<Door>,
+    method: Method,
+    call: Call,
+    messages: Messages<Incoming>,
+    mut accounting: Accounting,
+) -> Reply {
+    if let Err(status) = door.admit(&call, method == Method::Snapshot) {
+        return fail(&mut accounting, &status);
+    }
+    let body = match method {
+        Method::Watch => {
+            let requests = Inlet::new(messages, &door, method);
+            Driven::start(&door, method, call, accounting, |stage| watch::watch(stage, requests))
+        }
+        Method::LeaseKeepAlive => {
+            let requests = Inlet::new(messages, &door, method);
+            Driven::start(&door, method, call, accounting, |stage| lease::keep_alive(stage, requests))
+        }
+        Method::RangeStream => {
+            let request = only(Inlet::new(messages, &door, method)).await;
+            Driven::start(&door, method, call, accounting, |stage| kv::range_stream(stage, request))
+        }
+        Method::HealthWatch => {
+            let request = only(Inlet::new(messages, &door, method)).await;
+            Driven::start(&door, method, call, accounting, |stage| health::watch(stage, request))
+        }
+        _ => return fail(&mut accounting, &later::status(method)),
+    };
+    reply::ok(ReplyBody::Stream(body))
+}
+
+/// The one request of a call whose answer is a stream.
+async fn only<Q: Message + Default>(mut requests: Inlet<Q>) -> Result<Q, Status> {
+    requests.next().await.unwrap_or_else(|| Err(NO_MESSAGE))
+}
+
+/// A call without its request. Source: grpc-go answers an end of stream there with this code.
+const NO_MESSAGE: Status = Status::new(Code::Internal, "grpc: the call ended before its request came");
+
+#[cfg(test)]
+mod tests {
+    use super::is_grpc;
+
+    #[test]
+    fn content_types() {
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=x"] {
+            assert!(is_grpc(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "application/json", "application/grpcweb", "application/grp"] {
+            assert!(!is_grpc(bad.as_bytes()), "{bad}");
+        }
+    }
+}

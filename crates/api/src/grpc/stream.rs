@@ -1,0 +1,262 @@
+//! Long calls: what ends them, what they send, what they count.
+//!
+//! A stream is a future that reads requests from an [`Inlet`] and writes answers to an [`Outlet`]. It runs only while
+//! hyper wants more to send: what a client does not read is not made either.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::body::Incoming;
+use milepost_mvcc::watch::Frame;
+use milepost_proto::Message;
+use milepost_proto::etcdserverpb::ResponseHeader;
+
+use super::Method;
+use super::reply::StreamBody;
+use super::wire::{self, Messages};
+use crate::call::Call;
+use crate::completions::StreamWake;
+use crate::door::Door;
+use crate::status::{self, Code, Status};
+
+/// Bytes of answers that are gathered before the stream pauses: one TLS record, or four HTTP/2 frames.
+const GATHER_BYTES: usize = 64 * 1024;
+/// Events longer than this are sent as they are; shorter ones are copied behind their head.
+const COPY_MAX: usize = 8 * 1024;
+
+/// Counts one call; one that is dropped before its end was cancelled by the client.
+pub(crate) struct Accounting {
+    door: Rc<Door>,
+    method: Method,
+    started: Instant,
+    is_open: bool,
+}
+
+impl Accounting {
+    /// A call of `method` begins.
+    pub(crate) fn start(door: &Rc<Door>, method: Method, started: Instant) -> Self {
+        door.metrics.of(method).started.add(1);
+        Self { door: Rc::clone(door), method, started, is_open: true }
+    }
+
+    /// The call ends with `code`; returns how long it took.
+    pub(crate) fn finish(&mut self, code: Code) -> Duration {
+        let took = self.started.elapsed();
+        if std::mem::take(&mut self.is_open) {
+            self.door.metrics.handled(self.method, code, took);
+        }
+        took
+    }
+}
+
+impl Drop for Accounting {
+    fn drop(&mut self) {
+        self.finish(Code::Canceled);
+    }
+}
+
+/// Requests of one stream, decoded.
+pub(crate) struct Inlet<Q> {
+    messages: Messages<Incoming>,
+    door: Rc<Door>,
+    method: Method,
+    kind: PhantomData<Q>,
+}
+
+impl<Q: Message + Default> Inlet<Q> {
+    pub(crate) fn new(messages: Messages<Incoming>, door: &Rc<Door>, method: Method) -> Self {
+        Self { messages, door: Rc::clone(door), method, kind: PhantomData }
+    }
+
+    /// The next request; `None` once the client has half-closed.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Q, Status>>> {
+        let next = std::task::ready!(self.messages.poll_next(cx));
+        Poll::Ready(next.map(|message| {
+            let message = message?;
+            self.door.metrics.received(self.method, message.len());
+            wire::decode(message)
+        }))
+    }
+
+    /// The next request.
+    pub(crate) async fn next(&mut self) -> Option<Result<Q, Status>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+/// Answers of one stream on their way to hyper. Clones are the same outlet.
+#[derive(Clone)]
+pub(crate) struct Outlet {
+    chunks: Rc<RefCell<Chunks>>,
+    door: Rc<Door>,
+    method: Method,
+}
+
+#[derive(Default)]
+struct Chunks {
+    full: VecDeque<Bytes>,
+    /// Behind everything in `full`.
+    tail: BytesMut,
+    bytes: usize,
+}
+
+impl Chunks {
+    fn pop(&mut self) -> Option<Bytes> {
+        let chunk = self.full.pop_front().or_else(|| (!self.tail.is_empty()).then(|| self.tail.split().freeze()))?;
+        self.bytes -= chunk.len();
+        Some(chunk)
+    }
+}
+
+impl Outlet {
+    /// Sends one message.
+    pub(crate) fn send(&self, message: &impl Message) {
+        let chunks = &mut *self.chunks.borrow_mut();
+        let before = chunks.tail.len();
+        wire::append(message, &mut chunks.tail);
+        let sent = chunks.tail.len() - before;
+        chunks.bytes += sent;
+        self.door.metrics.sent(self.method, 1, sent - wire::PREFIX_BYTES);
+    }
+
+    /// Sends one watch response: its head is encoded, its events are shared with everybody who gets the same.
+    pub(crate) fn send_frame(&self, header: &ResponseHeader, frame: &Frame) {
+        let mut head = BytesMut::with_capacity(frame.head_bytes_max());
+        frame.encode_head(header, &mut head);
+        let length = head.len() + frame.events.len();
+        let chunks = &mut *self.chunks.borrow_mut();
+        wire::put_prefix(length, &mut chunks.tail);
+        chunks.tail.put(head);
+        if frame.events.len() <= COPY_MAX {
+            chunks.tail.put_slice(&frame.events);
+        } else {
+            let tail = chunks.tail.split().freeze();
+            chunks.full.extend([tail, frame.events.clone()]);
+        }
+        chunks.bytes += wire::PREFIX_BYTES + length;
+        self.door.metrics.sent(self.method, 1, length);
+    }
+
+    /// Waits until everything has been handed to hyper.
+    pub(crate) async fn drained(&self) {
+        // No waker: the stream's future is polled whenever the outlet has been emptied.
+        std::future::poll_fn(|_| if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Waits if enough has been gathered. For streams that answer each request with one message.
+    pub(crate) async fn pause_if_full(&self) {
+        if self.chunks.borrow().bytes >= GATHER_BYTES {
+            self.drained().await;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.borrow().bytes == 0
+    }
+
+    fn pop(&self) -> Option<Bytes> {
+        self.chunks.borrow_mut().pop()
+    }
+}
+
+/// What a stream's future is given.
+pub(crate) struct Stage {
+    pub(crate) door: Rc<Door>,
+    pub(crate) call: Rc<Call>,
+    pub(crate) outlet: Outlet,
+    /// Wakes the stream when called with [`crate::completions::Sink::ready`].
+    pub(crate) ticket: u64,
+}
+
+/// A stream that is driven by hyper's wish for more.
+pub(crate) struct Driven {
+    door: Rc<Door>,
+    call: Rc<Call>,
+    wake: StreamWake,
+    outlet: Outlet,
+    accounting: Accounting,
+    deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Gone once it has ended; then `end` says how.
+    future: Option<Pin<Box<dyn Future<Output = Status>>>>,
+    end: Option<Status>,
+}
+
+impl Driven {
+    /// Runs what `start` makes of the stage; its output is how the stream ends.
+    pub(crate) fn start<F>(
+        door: &Rc<Door>,
+        method: Method,
+        call: Call,
+        accounting: Accounting,
+        start: impl FnOnce(Stage) -> F,
+    ) -> Pin<Box<dyn StreamBody>>
+    where
+        F: Future<Output = Status> + 'static,
+    {
+        let outlet = Outlet { chunks: Rc::default(), door: Rc::clone(door), method };
+        let wake = door.slots.open_stream();
+        let call = Rc::new(call);
+        let stage =
+            Stage { door: Rc::clone(door), call: Rc::clone(&call), outlet: outlet.clone(), ticket: wake.ticket() };
+        let deadline = call.deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        let future: Pin<Box<dyn Future<Output = Status>>> = Box::pin(start(stage));
+        Box::pin(Self {
+            door: Rc::clone(door),
+            call,
+            wake,
+            outlet,
+            accounting,
+            deadline,
+            future: Some(future),
+            end: None,
+        })
+    }
+
+    /// Why the stream ends now although its future goes on, if so. Registers for the moment when that changes.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<Status> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Some(status::DEADLINE);
+        }
+        // A wake may concern this or the future: both look.
+        while self.wake.poll(cx).is_ready() {}
+        self.door.stream_end(&self.call)
+    }
+
+    fn finish(&mut self, status: Status) {
+        self.accounting.finish(status.code);
+        self.future = None;
+        self.end = Some(status);
+    }
+}
+
+impl StreamBody for Driven {
+    fn poll_chunk(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        loop {
+            if let Some(chunk) = self.outlet.pop() {
+                return Poll::Ready(Ok(chunk));
+            }
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(Err(end));
+            }
+            if let Some(status) = self.poll_end(cx) {
+                self.finish(status);
+                continue;
+            }
+            let Some(future) = &mut self.future else { return Poll::Pending };
+            match future.as_mut().poll(cx) {
+                Poll::Ready(status) => self.finish(status),
+                Poll::Pending if self.outlet.is_empty() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+    }
+}

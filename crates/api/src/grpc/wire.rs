@@ -1,0 +1,247 @@
+//! gRPC's framing: five bytes (flag, big-endian length) before each message.
+//!
+//! Messages are cut out of the buffers they arrived in; only one that spans several HTTP/2 frames is copied together.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Body;
+use milepost_proto::Message;
+
+use crate::status::{self, Code, Status};
+
+/// Flag and length.
+pub(crate) const PREFIX_BYTES: usize = 5;
+
+/// Cuts one request body into messages.
+pub(crate) struct Messages<B> {
+    body: B,
+    /// What came and was not yet cut.
+    rest: Bytes,
+    /// A message that spans frames, from its prefix on.
+    partial: BytesMut,
+    /// Longest message that is accepted.
+    limit: usize,
+    ended: bool,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
+    pub(crate) fn new(body: B, limit: usize) -> Self {
+        Self { body, rest: Bytes::new(), partial: BytesMut::new(), limit, ended: false }
+    }
+
+    /// The next message, without its prefix; `None` after the last one (the client has half-closed).
+    ///
+    /// # Errors
+    /// A message above the limit, a compressed one, a body that ends inside a message, or a broken connection.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        loop {
+            match self.cut() {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) => {}
+                Err(status) => {
+                    self.ended = true;
+                    self.rest = Bytes::new();
+                    self.partial = BytesMut::new();
+                    return Poll::Ready(Some(Err(status)));
+                }
+            }
+            if self.ended {
+                let is_cut_off = !self.partial.is_empty();
+                self.partial = BytesMut::new();
+                return Poll::Ready(is_cut_off.then(|| Err(Status::new(Code::Internal, "unexpected EOF"))));
+            }
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => self.ended = true,
+                Poll::Ready(Some(Err(_))) => {
+                    self.ended = true;
+                    self.partial = BytesMut::new();
+                    return Poll::Ready(Some(Err(status::CANCELED)));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        if self.partial.is_empty() {
+                            self.rest = data;
+                        } else {
+                            self.partial.put(data);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Takes the first message off what has come so far.
+    fn cut(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.partial.is_empty() {
+            let Some(length) = message_length(&self.rest, self.limit)? else {
+                // Most often nothing is left; else the rest waits for its continuation.
+                self.partial.put(std::mem::take(&mut self.rest));
+                return Ok(None);
+            };
+            if self.rest.len() >= PREFIX_BYTES + length {
+                self.rest.advance(PREFIX_BYTES);
+                return Ok(Some(self.rest.split_to(length)));
+            }
+            self.partial.reserve(PREFIX_BYTES + length);
+            self.partial.put(std::mem::take(&mut self.rest));
+            return Ok(None);
+        }
+        let Some(length) = message_length(&self.partial, self.limit)? else { return Ok(None) };
+        if self.partial.len() < PREFIX_BYTES + length {
+            self.partial.reserve(PREFIX_BYTES + length - self.partial.len());
+            return Ok(None);
+        }
+        let mut message = self.partial.split_to(PREFIX_BYTES + length).freeze();
+        message.advance(PREFIX_BYTES);
+        self.rest = std::mem::take(&mut self.partial).freeze();
+        Ok(Some(message))
+    }
+}
+
+/// Length of the message at the head of `bytes`; `None` if its prefix is not complete.
+fn message_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, Status> {
+    let Some((&[flag, a, b, c, d], _)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if length > limit {
+        return Err(Status::with(
+            Code::ResourceExhausted,
+            format!("grpc: received message larger than max ({length} vs. {limit})"),
+        ));
+    }
+    match flag {
+        0 => Ok(Some(length)),
+        1 => Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
+        other => Err(Status::with(Code::Internal, format!("grpc: received unexpected payload format {other}"))),
+    }
+}
+
+/// Refuses a compressed call: like etcd, we have no decompressor.
+///
+/// # Errors
+/// With grpc-go's text.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get("grpc-encoding").map(|value| value.to_str().unwrap_or_default()) {
+        None | Some("identity" | "") => Ok(()),
+        Some(other) => Err(Status::with(
+            Code::Unimplemented,
+            format!("grpc: Decompressor is not installed for grpc-encoding {other:?}"),
+        )),
+    }
+}
+
+/// Decodes a request; its byte fields share the buffer.
+///
+/// # Errors
+/// Bytes that are not this message.
+pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
+    M::decode(bytes).map_err(|why| Status::with(Code::Internal, format!("grpc: error unmarshalling request: {why}")))
+}
+
+/// Encodes `message` with its prefix.
+pub(crate) fn encode<M: Message>(message: &M) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+    append(message, &mut out);
+    out.freeze()
+}
+
+/// Appends `message` with its prefix to `out`.
+pub(crate) fn append<M: Message>(message: &M, out: &mut BytesMut) {
+    let length = message.encoded_len();
+    put_prefix(length, out);
+    message.encode(out).expect("a BytesMut grows as needed");
+}
+
+/// Appends the prefix of a message of `length` bytes.
+pub(crate) fn put_prefix(length: usize, out: &mut BytesMut) {
+    out.reserve(PREFIX_BYTES + length);
+    out.put_u8(0);
+    out.put_u32(
+        u32::try_from(length)
+            .expect("answers stay below 4 GiB: the largest is bounded by what memory holds of one range"),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::task::Waker;
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// A body that yields given chunks.
+    struct Chunks(VecDeque<Bytes>);
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    fn framed(payload: &[u8]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        put_prefix(payload.len(), &mut out);
+        out.extend_from_slice(payload);
+        out.to_vec()
+    }
+
+    fn all(stream: &[u8], chunk: usize, limit: usize) -> Vec<Result<Bytes, Status>> {
+        let chunks = stream.chunks(chunk).map(Bytes::copy_from_slice).collect();
+        let mut messages = Messages::new(Chunks(chunks), limit);
+        let mut out = Vec::new();
+        while let Poll::Ready(Some(next)) = messages.poll_next(&mut Context::from_waker(Waker::noop())) {
+            out.push(next);
+        }
+        out
+    }
+
+    #[test]
+    fn any_cut_of_the_stream_gives_the_same_messages() {
+        let payloads: [&[u8]; 5] = [b"one", b"", b"three is longer", b"4", &[7; 300]];
+        let stream: Vec<u8> = payloads.iter().flat_map(|payload| framed(payload)).collect();
+        for chunk in 1..=stream.len() {
+            let got: Vec<Bytes> = all(&stream, chunk, 1000).into_iter().map(Result::unwrap).collect();
+            assert_eq!(got, payloads, "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn broken_streams_end_with_a_status() {
+        let cut_off = all(&framed(b"hello")[..7], 3, 1000);
+        assert_eq!(cut_off, [Err(Status::new(Code::Internal, "unexpected EOF"))]);
+        let large = all(&framed(&[1; 11]), 99, 10);
+        let text = "grpc: received message larger than max (11 vs. 10)";
+        assert_eq!(large, [Err(Status::new(Code::ResourceExhausted, text))]);
+        assert_eq!(all(&[1, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
+        assert_eq!(all(&[9, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
+        assert!(all(&[], 1, 10).is_empty());
+    }
+
+    #[test]
+    fn compression_is_refused() {
+        let mut headers = HeaderMap::new();
+        assert!(check_encoding(&headers).is_ok());
+        headers.insert("grpc-encoding", "identity".parse().unwrap());
+        assert!(check_encoding(&headers).is_ok());
+        headers.insert("grpc-encoding", "gzip".parse().unwrap());
+        let why = check_encoding(&headers).unwrap_err();
+        assert_eq!(
+            why,
+            Status::new(Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding \"gzip\"")
+        );
+    }
+}

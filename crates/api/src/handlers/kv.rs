@@ -1,0 +1,182 @@
+//! The KV service. Order of checks: quota, the request's own shape, then what the state says.
+
+use std::rc::Rc;
+
+use milepost_machine::{Error, Reply, cost, validate};
+use milepost_mvcc::RangeOptions;
+use milepost_proto::etcdserverpb as pb;
+use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use milepost_types::KeyRange;
+
+use crate::call::Call;
+use crate::door::{Door, confused};
+use crate::grpc::Stage;
+use crate::status::{Code, Status};
+
+/// Ranges of more keys than this are read on a thread of their own, so that one large list does not keep a core's other
+/// clients waiting. Reading this many takes about 100 µs.
+const SHORT_KEYS: usize = 256;
+
+/// Stores one key.
+///
+/// # Errors
+/// `facts/errors.md` §3, Put.
+pub(crate) async fn put(door: &Rc<Door>, call: &Call, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
+    door.check_quota(call, cost::put(&request)).await?;
+    validate::put(&request)?;
+    match door.propose(call, Request::Put(request)).await? {
+        Reply::Put(mut response) => {
+            door.metrics.operations.put.add(1);
+            door.complete(&mut response.header);
+            Ok(response)
+        }
+        _ => Err(confused("another reply than to a put")),
+    }
+}
+
+/// Reads keys: after the read barrier, unless the caller does without.
+///
+/// # Errors
+/// `facts/errors.md` §3, Range.
+pub(crate) async fn range(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::RangeRequest,
+) -> Result<pb::RangeResponse, Status> {
+    validate::range(&request)?;
+    if !request.serializable {
+        door.read_barrier(call).await?;
+    }
+    let mut response = read(door, request, |reader, request| reader.range(request), is_long_range).await?;
+    door.metrics.operations.range.add(1);
+    door.complete(&mut response.header);
+    Ok(response)
+}
+
+/// The same in pieces; the last one carries the header.
+pub(crate) async fn range_stream(stage: Stage, request: Result<pb::RangeRequest, Status>) -> Status {
+    match stream_pieces(&stage, request).await {
+        Ok(()) => Status::new(Code::Ok, ""),
+        Err(status) => status,
+    }
+}
+
+async fn stream_pieces(stage: &Stage, request: Result<pb::RangeRequest, Status>) -> Result<(), Status> {
+    let (request, door) = (request?, &stage.door);
+    validate::range_stream(&request)?;
+    if !request.serializable {
+        door.read_barrier(&stage.call).await?;
+    }
+    let mut pieces = door.reader().range_stream(request);
+    while let Some(mut piece) = pieces.next_piece()? {
+        if piece.header.is_some() {
+            door.complete(&mut piece.header);
+        }
+        stage.outlet.send(&pb::RangeStreamResponse { range_response: Some(piece) });
+        stage.outlet.drained().await;
+    }
+    Ok(())
+}
+
+/// Deletes keys.
+///
+/// # Errors
+/// `facts/errors.md` §3, DeleteRange.
+pub(crate) async fn delete_range(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::DeleteRangeRequest,
+) -> Result<pb::DeleteRangeResponse, Status> {
+    validate::delete_range(&request)?;
+    match door.propose(call, Request::DeleteRange(request)).await? {
+        Reply::DeleteRange(mut response) => {
+            door.metrics.operations.delete.add(1);
+            door.complete(&mut response.header);
+            Ok(response)
+        }
+        _ => Err(confused("another reply than to a delete")),
+    }
+}
+
+/// Runs a transaction: through the log if it may write, else as a read.
+///
+/// # Errors
+/// `facts/errors.md` §3, Txn.
+pub(crate) async fn txn(door: &Rc<Door>, call: &Call, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+    door.check_quota(call, cost::txn(&request)).await?;
+    validate::txn(&request, door.config.limits.max_txn_ops)?;
+    let mut response = if milepost_machine::is_txn_readonly(&request) {
+        if !milepost_machine::is_txn_serializable(&request) {
+            door.read_barrier(call).await?;
+        }
+        read(door, request, |reader, request| reader.txn_readonly(request), is_long_txn).await?
+    } else {
+        match door.propose(call, Request::Txn(request)).await? {
+            Reply::Txn(response) => response,
+            _ => return Err(confused("another reply than to a transaction")),
+        }
+    };
+    door.metrics.operations.count_txn(&response.responses);
+    door.complete(&mut response.header);
+    Ok(response)
+}
+
+/// Drops old revisions; `physical` waits until they are deleted.
+///
+/// # Errors
+/// `facts/errors.md` §3, Compact.
+pub(crate) async fn compact(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::CompactionRequest,
+) -> Result<pb::CompactionResponse, Status> {
+    let (revision, physical) = (request.revision, request.physical);
+    match door.propose(call, Request::Compaction(request)).await? {
+        Reply::Compaction(mut response) => {
+            if physical {
+                let wake = door.slots.open_stream();
+                let (sink, ticket) = (door.sink.clone(), wake.ticket());
+                door.reader().store().when_compacted(revision, Box::new(move || sink.ready(ticket)));
+                std::future::poll_fn(|cx| wake.poll(cx)).await;
+            }
+            door.complete(&mut response.header);
+            Ok(response)
+        }
+        _ => Err(confused("another reply than to a compaction")),
+    }
+}
+
+/// Reads here if it is quick, else on a thread for long reads.
+async fn read<Q: Send + 'static, A: Send + 'static>(
+    door: &Rc<Door>,
+    request: Q,
+    answer: fn(&milepost_machine::Reader, &Q) -> Result<A, Error>,
+    is_long: fn(&milepost_machine::Reader, &Q) -> bool,
+) -> Result<A, Status> {
+    let reader = door.reader();
+    if !is_long(reader, &request) {
+        return Ok(answer(reader, &request)?);
+    }
+    let reader = reader.clone();
+    match tokio::task::spawn_blocking(move || answer(&reader, &request)).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(confused("a read broke off")),
+    }
+}
+
+/// Does it touch many keys? The count alone touches every key of the range, whatever the limit.
+fn is_long_range(reader: &milepost_machine::Reader, request: &pb::RangeRequest) -> bool {
+    if request.range_end.is_empty() {
+        return false;
+    }
+    let probe = RangeOptions { limit: SHORT_KEYS + 1, count: false, values: false };
+    let keys = KeyRange::from_wire(&request.key, &request.range_end);
+    // An error is found again, and reported, by the read itself.
+    reader.store().view().range(keys, request.revision, probe).is_ok_and(|found| found.records.len() > SHORT_KEYS)
+}
+
+fn is_long_txn(reader: &milepost_machine::Reader, request: &pb::TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    let is_long_compare = request.compare.iter().any(|compare| !compare.range_end.is_empty());
+    is_long_compare || ops.any(|op| matches!(&op.request, Some(pb::request_op::Request::RequestRange(range)) if is_long_range(reader, range)))
+}

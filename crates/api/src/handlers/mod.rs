@@ -1,0 +1,11 @@
+//! What each call does, free of any transport: a decoded message in, a decoded message or a [`crate::status::Status`]
+//! out. gRPC uses these today, the JSON gateway will tomorrow.
+
+pub(crate) mod auth;
+pub(crate) mod cluster;
+pub(crate) mod health;
+pub(crate) mod kv;
+pub(crate) mod later;
+pub(crate) mod lease;
+pub(crate) mod maintenance;
+pub(crate) mod watch;

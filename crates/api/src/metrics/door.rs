@@ -1,0 +1,134 @@
+//! What one door counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use milepost_proto::etcdserverpb::{ResponseOp, response_op::Response};
+use parking_lot::Mutex;
+
+use super::tally::{Tally, Timings, doubling};
+use crate::grpc::{METHODS, Method};
+use crate::status::Code;
+
+static HANDLING_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+static REQUEST_BOUNDS: [f64; 14] = doubling(0.001);
+
+static LEASE_BOUNDS: [f64; 24] = doubling(1.0);
+
+/// `etcd_mvcc_*_total`.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    pub(crate) range: Tally,
+    pub(crate) put: Tally,
+    pub(crate) delete: Tally,
+    pub(crate) txn: Tally,
+}
+
+impl Operations {
+    /// Counts what a transaction has done.
+    pub(crate) fn count_txn(&self, responses: &[ResponseOp]) {
+        if responses.len() > 1 {
+            self.txn.add(1);
+        }
+        for op in responses {
+            match &op.response {
+                Some(Response::ResponseRange(_)) => self.range.add(1),
+                Some(Response::ResponsePut(_)) => self.put.add(1),
+                Some(Response::ResponseDeleteRange(_)) => self.delete.add(1),
+                Some(Response::ResponseTxn(nested)) => self.count_txn(&nested.responses),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Counters of one gRPC method.
+#[derive(Debug)]
+pub(crate) struct MethodCounters {
+    pub(crate) started: Tally,
+    pub(crate) handled: [Tally; 17],
+    pub(crate) received: Tally,
+    pub(crate) sent: Tally,
+    pub(crate) seconds: Timings<11>,
+}
+
+/// Counters of one door. Written by its thread; read by whoever is asked for `/metrics`.
+#[derive(Debug)]
+pub(crate) struct DoorMetrics {
+    pub(crate) methods: Vec<MethodCounters>,
+    pub(crate) sent_bytes: Tally,
+    pub(crate) received_bytes: Tally,
+    pub(crate) health_success: Tally,
+    pub(crate) health_failures: Tally,
+    /// `etcd_server_request_duration_seconds` by method and success.
+    pub(crate) requests: Vec<[Timings<14>; 2]>,
+    /// Ranges, puts, deletes and transactions of several operations that this door answered.
+    pub(crate) operations: Operations,
+    pub(crate) leases_granted: Tally,
+    pub(crate) leases_revoked: Tally,
+    pub(crate) leases_renewed: Tally,
+    pub(crate) lease_ttl: Timings<24>,
+    /// Calls by shape (unary, stream) and API version. The lock is the door's own but for scrapes.
+    pub(crate) clients: Mutex<BTreeMap<String, [u64; 2]>>,
+}
+
+impl DoorMetrics {
+    pub(crate) fn new() -> Self {
+        let method = |_| MethodCounters {
+            started: Tally::default(),
+            handled: std::array::from_fn(|_| Tally::default()),
+            received: Tally::default(),
+            sent: Tally::default(),
+            seconds: Timings::new(&HANDLING_BOUNDS),
+        };
+        Self {
+            methods: (0..METHODS.len()).map(method).collect(),
+            requests: (0..METHODS.len()).map(|_| std::array::from_fn(|_| Timings::new(&REQUEST_BOUNDS))).collect(),
+            sent_bytes: Tally::default(),
+            received_bytes: Tally::default(),
+            health_success: Tally::default(),
+            health_failures: Tally::default(),
+            operations: Operations::default(),
+            leases_granted: Tally::default(),
+            leases_revoked: Tally::default(),
+            leases_renewed: Tally::default(),
+            lease_ttl: Timings::new(&LEASE_BOUNDS),
+            clients: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn of(&self, method: Method) -> &MethodCounters {
+        &self.methods[method as usize]
+    }
+
+    /// A message of `bytes` came in for `method`.
+    pub(crate) fn received(&self, method: Method, bytes: usize) {
+        self.of(method).received.add(1);
+        self.received_bytes.add(bytes as u64);
+    }
+
+    /// `messages` of `bytes` together went out for `method`.
+    pub(crate) fn sent(&self, method: Method, messages: u64, bytes: usize) {
+        self.of(method).sent.add(messages);
+        self.sent_bytes.add(bytes as u64);
+    }
+
+    /// A call of `method` is over.
+    pub(crate) fn handled(&self, method: Method, code: Code, took: Duration) {
+        let counters = self.of(method);
+        counters.handled[code as usize].add(1);
+        counters.seconds.observe(took);
+    }
+
+    /// Counts a call under the API version its client named.
+    pub(crate) fn client(&self, version: &str, is_stream: bool) {
+        let mut clients = self.clients.lock();
+        if !clients.contains_key(version) {
+            // A label per version; strange clients must not grow the page without bound.
+            let version = if clients.len() < 64 { version } else { "unknown" };
+            clients.entry(version.to_owned()).or_default()[usize::from(is_stream)] += 1;
+        } else if let Some(counts) = clients.get_mut(version) {
+            counts[usize::from(is_stream)] += 1;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The real machine, store and hub behind a mailbox instead of a log.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use milepost_api::{Backend, Completion, NodeError, Standing, Waiter};
+use milepost_engine::mem::MemEngine;
+use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
+use milepost_mvcc::watch::{Hub, HubOptions};
+use milepost_mvcc::{Store, StoreOptions};
+use milepost_types::{LogIndex, MemberId, Term};
+
+/// What becomes of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Apply,
+    Fail(NodeError),
+    /// Nobody ever answers.
+    Never,
+}
+
+enum Mail {
+    Propose(Bytes, Waiter),
+    Read(Waiter),
+    /// Whoever asks is told the moment it is reached.
+    Settle(mpsc::Sender<()>),
+}
+
+pub struct Member {
+    mail: Mutex<mpsc::Sender<Mail>>,
+    ids: AtomicU64,
+    reader: Reader,
+    hub: Hub,
+    started: Instant,
+    /// Where the member says that it stands.
+    pub standing: Mutex<Standing>,
+    /// What becomes of proposals and reads.
+    pub answer: Arc<Mutex<Answer>>,
+    /// Reads that were asked for.
+    pub reads: AtomicU64,
+}
+
+impl Member {
+    pub fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    pub fn with(config: Config) -> Self {
+        let (store, writer, opened) =
+            Store::open(Arc::new(MemEngine::new()), StoreOptions::default()).expect("an empty store opens");
+        let config = Config { member_id: MemberId(8), ..config };
+        let machine = Machine::open(store.clone(), writer, &opened, config).expect("an empty machine opens");
+        let reader = machine.reader();
+        machine.lessor().promote(Duration::ZERO, Duration::ZERO);
+        let hub = Hub::start(store, HubOptions::default());
+        let (mail, box_) = mpsc::channel();
+        let answer = Arc::new(Mutex::new(Answer::Apply));
+        let (watchers, how) = (hub.clone(), Arc::clone(&answer));
+        std::thread::spawn(move || work(machine, &watchers, &box_, &how));
+        let standing =
+            Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
+        Self {
+            mail: Mutex::new(mail),
+            ids: AtomicU64::new(1),
+            reader,
+            hub,
+            started: Instant::now(),
+            standing: Mutex::new(standing),
+            answer,
+            reads: AtomicU64::new(0),
+        }
+    }
+
+    pub fn set(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// Changes where the member stands.
+    pub fn stand(&self, change: impl FnOnce(&mut Standing)) {
+        change(&mut self.standing.lock().unwrap());
+    }
+
+    /// Waits until everything posted so far is answered.
+    pub fn settle(&self) {
+        let (done, is_done) = mpsc::channel();
+        self.post(Mail::Settle(done));
+        is_done.recv().expect("the member works");
+    }
+
+    fn post(&self, mail: Mail) {
+        self.mail.lock().unwrap().send(mail).expect("the member works");
+    }
+}
+
+fn work(mut machine: Machine, hub: &Hub, mail: &mpsc::Receiver<Mail>, answer: &Mutex<Answer>) {
+    let mut index = 0;
+    for mail in mail {
+        let answer = *answer.lock().unwrap();
+        let (waiter, completion) = match (mail, answer) {
+            (Mail::Settle(done), _) => {
+                done.send(()).expect("somebody waits");
+                continue;
+            }
+            (_, Answer::Never) => continue,
+            (Mail::Propose(_, waiter) | Mail::Read(waiter), Answer::Fail(why)) => (waiter, Completion::Failed(why)),
+            (Mail::Read(waiter), Answer::Apply) => (waiter, Completion::ReadReady),
+            (Mail::Propose(data, waiter), Answer::Apply) => {
+                index += 1;
+                let entry = Entry { index: LogIndex(index), term: Term(2), kind: EntryKind::Normal, data: &data };
+                let applied = machine.apply(entry, true).expect("requests apply");
+                if let Some(events) = applied.events {
+                    hub.publish(events);
+                }
+                (waiter, Completion::Reply(applied.reply.expect("a reply was wanted")))
+            }
+        };
+        waiter.sink.complete(&mut vec![(waiter.ticket, completion)]);
+    }
+}
+
+impl Backend for Member {
+    fn next_request_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn propose(&self, _: u64, payload: Bytes, waiter: Waiter) {
+        self.post(Mail::Propose(payload, waiter));
+    }
+
+    fn read_index(&self, waiter: Waiter) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.post(Mail::Read(waiter));
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap()
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
