@@ -26,10 +26,20 @@ type rawCall struct {
 	path    string
 	headers map[string]string
 	body    []byte
-	// text is whether the message of the status is compared too. Where the
-	// fault is in the framing, it is the library's own and only the code counts.
-	text bool
+	look    looking
 }
+
+// looking says how much of an answer is compared.
+type looking int
+
+const (
+	// all of it: HTTP status, gRPC code and message.
+	all looking = iota
+	// code: the message is the gRPC library's own.
+	code
+	// refused: it must fail, but libraries differ in what they call it.
+	refused
+)
 
 // framedMessage puts gRPC's five bytes before a message.
 func framedMessage(flag byte, message []byte) []byte {
@@ -73,8 +83,11 @@ func (c rawCall) send(side *differ.Side) string {
 	if status == "" {
 		status, message = resp.Header.Get("grpc-status"), resp.Header.Get("grpc-message")
 	}
-	if !c.text {
+	switch {
+	case c.look == code:
 		message = ""
+	case c.look == refused && status != "" && status != "0":
+		return "refused"
 	}
 	return fmt.Sprintf("http %d, grpc-status %q, message %q", resp.StatusCode, status, message)
 }
@@ -89,25 +102,25 @@ func TestRawCalls(t *testing.T) {
 	const path = "/etcdserverpb.KV/Range"
 	good := framedMessage(0, get)
 	for _, call := range []rawCall{
-		{"as it should be", "POST", path, nil, good, true},
-		{"api version not UTF-8", "POST", path, map[string]string{"client-api-version": "\xff\xfe"}, good, true},
-		{"api version UTF-8", "POST", path, map[string]string{"client-api-version": "é"}, good, true},
-		{"any leader demand", "POST", path, map[string]string{"hasleader": "yes"}, good, true},
-		{"content type with codec", "POST", path, map[string]string{"content-type": "application/grpc+proto"}, good, true},
-		{"other content type", "POST", path, map[string]string{"content-type": "text/plain"}, good, false},
-		{"a field of the future", "POST", path, nil, framedMessage(0, append([]byte{0xc0, 0x3e, 0x05}, get...)), true},
-		{"no such wire type", "POST", path, nil, framedMessage(0, []byte{0xff, 0xff, 0x01, 0x05}), false},
-		{"broken message", "POST", path, nil, framedMessage(0, []byte{0x0a, 0x7f}), false},
-		{"wrong wire type", "POST", path, nil, framedMessage(0, []byte{0x08, 0x05}), false},
-		{"compressed by nothing", "POST", path, nil, framedMessage(1, get), false},
-		{"unknown compression", "POST", path, map[string]string{"grpc-encoding": "snappy"}, framedMessage(1, get), false},
-		{"bad timeout", "POST", path, map[string]string{"grpc-timeout": "soon"}, good, false},
-		{"no time", "POST", path, map[string]string{"grpc-timeout": "0n"}, good, false},
-		{"no service", "POST", "/nothing", nil, good, false},
-		{"no such method", "POST", "/etcdserverpb.KV/Nothing", nil, good, true},
-		{"no such service", "POST", "/a.B/C", nil, good, true},
-		{"cut off", "POST", path, nil, good[:len(good)-1], false},
-		{"length of 4 GiB", "POST", path, nil, []byte{0, 0xff, 0xff, 0xff, 0xff}, true},
+		{"as it should be", "POST", path, nil, good, all},
+		{"api version not UTF-8", "POST", path, map[string]string{"client-api-version": "\xff\xfe"}, good, all},
+		{"api version UTF-8", "POST", path, map[string]string{"client-api-version": "é"}, good, all},
+		{"any leader demand", "POST", path, map[string]string{"hasleader": "yes"}, good, all},
+		{"content type with codec", "POST", path, map[string]string{"content-type": "application/grpc+proto"}, good, all},
+		{"other content type", "POST", path, map[string]string{"content-type": "text/plain"}, good, code},
+		{"a field of the future", "POST", path, nil, framedMessage(0, append([]byte{0xc0, 0x3e, 0x05}, get...)), all},
+		{"no such wire type", "POST", path, nil, framedMessage(0, []byte{0xff, 0xff, 0x01, 0x05}), code},
+		{"broken message", "POST", path, nil, framedMessage(0, []byte{0x0a, 0x7f}), code},
+		{"wrong wire type", "POST", path, nil, framedMessage(0, []byte{0x08, 0x05}), refused},
+		{"compressed by nothing", "POST", path, nil, framedMessage(1, get), code},
+		{"unknown compression", "POST", path, map[string]string{"grpc-encoding": "snappy"}, framedMessage(1, get), code},
+		{"bad timeout", "POST", path, map[string]string{"grpc-timeout": "soon"}, good, code},
+		{"no time", "POST", path, map[string]string{"grpc-timeout": "0n"}, good, code},
+		{"no service", "POST", "/nothing", nil, good, code},
+		{"no such method", "POST", "/etcdserverpb.KV/Nothing", nil, good, all},
+		{"no such service", "POST", "/a.B/C", nil, good, all},
+		{"cut off", "POST", path, nil, good[:len(good)-1], refused},
+		{"length of 4 GiB", "POST", path, nil, []byte{0, 0xff, 0xff, 0xff, 0xff}, all},
 	} {
 		ref, sub := differ.Both(pair, call.send)
 		t.Logf("%-24s %s", call.name, ref)
