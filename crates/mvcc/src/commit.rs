@@ -12,7 +12,7 @@ use crate::generation::Generation;
 use crate::hash::Hasher;
 use crate::keys::{self, EngineKey};
 use crate::store::{Durable, Inner};
-use crate::tables::Meta;
+use crate::tables::{Meta, put_row};
 use crate::view::{View, ViewState};
 
 /// What committing needs to remember; see [`Inner::committer`].
@@ -224,7 +224,7 @@ fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), Eng
     let rest = generation.rest.lock();
     for ((table, key), value) in &rest.tables {
         match value {
-            Some(value) => txn.put(table.table(), key, value)?,
+            Some(value) => put_row(table.table(), key, value, txn)?,
             None => {
                 txn.delete(table.table(), key)?;
             }

@@ -490,7 +490,8 @@ fn read_opened(engine: &dyn Engine) -> Result<(Meta, Opened), StoreError> {
 fn read_table(txn: &dyn ReadTxn, small: SmallTable) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let mut rows = BTreeMap::new();
     let mut cursor = txn.scan(small.table(), Bound::Unbounded, Bound::Unbounded)?;
-    while let Some((key, value)) = cursor.next()? {
+    while let Some((key, bytes)) = cursor.next()? {
+        let value = codec::decode_row(small.table(), key, bytes)?;
         if small != SmallTable::Meta || key.starts_with(APP_PREFIX) {
             rows.insert(key.to_vec(), value.to_vec());
         }
