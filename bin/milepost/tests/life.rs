@@ -149,13 +149,11 @@ fn a_torn_tail_is_cut_and_kept() {
     let log = only_file(&dir.path().join("member/wal"), ".wal");
     let bytes = fs::read(&log).expect("it can be read");
     let used = bytes.iter().rposition(|byte| *byte != 0).expect("it holds records");
-    // The start of a record that never arrived whole: its length says more than the file holds.
-    let at = (used + 8) / 8 * 8;
+    // The last record never arrived whole: the file ends inside it.
     let file = fs::OpenOptions::new().write(true).open(&log).expect("it can be opened");
-    file.set_len(at as u64).expect("it can be cut");
-    std::os::unix::fs::FileExt::write_all_at(&file, &200u64.to_le_bytes(), at as u64).expect("it can be written");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 40], at as u64 + 8).expect("it can be written");
+    file.set_len(used as u64 - 3).expect("it can be cut");
     let member = Member::start(dir.path(), &[]);
-    assert_eq!(member.revision(), 201);
+    // Eight clients wrote at once, so at most eight writes were in the last record that was synced.
+    assert!((193..=201).contains(&member.revision()), "{}", member.revision());
     only_file(&dir.path().join("member/wal"), ".broken");
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use milepost_api::{ApiConfig, Doors, Limits, Listen, SlowCall};
-use milepost_env::{Clock, Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
+use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{NoLetters, Node, NodeConfig, StopReason, World};
 

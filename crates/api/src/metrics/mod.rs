@@ -1,8 +1,12 @@
 //! What is counted, and the page that shows it.
 
 mod door;
+mod member;
+mod node;
 mod page;
+mod process;
 mod tally;
+mod text;
 
 pub(crate) use door::DoorMetrics;
 pub(crate) use page::Page;

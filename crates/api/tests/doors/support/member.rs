@@ -10,6 +10,7 @@ use milepost_engine::mem::MemEngine;
 use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
 use milepost_mvcc::watch::{Hub, HubOptions};
 use milepost_mvcc::{Store, StoreOptions};
+use milepost_node::metrics::NodeMetrics;
 use milepost_types::{LogIndex, MemberId, Term};
 
 /// What becomes of a proposal.
@@ -34,6 +35,7 @@ pub struct Member {
     reader: Reader,
     hub: Hub,
     started: Instant,
+    metrics: NodeMetrics,
     /// Where the member says that it stands.
     pub standing: Mutex<Standing>,
     /// What becomes of proposals and reads.
@@ -48,7 +50,8 @@ impl Member {
     }
 
     pub fn with(config: Config) -> Self {
-        let (store, writer, opened) = Store::open(Arc::new(MemEngine::new()), StoreOptions::default()).expect("an empty store opens");
+        let (store, writer, opened) =
+            Store::open(Arc::new(MemEngine::new()), StoreOptions::default()).expect("an empty store opens");
         let config = Config { member_id: MemberId(8), ..config };
         let machine = Machine::open(store.clone(), writer, &opened, config).expect("an empty machine opens");
         let reader = machine.reader();
@@ -58,13 +61,15 @@ impl Member {
         let answer = Arc::new(Mutex::new(Answer::Apply));
         let (watchers, how) = (hub.clone(), Arc::clone(&answer));
         std::thread::spawn(move || work(machine, &watchers, &box_, &how));
-        let standing = Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
+        let standing =
+            Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
         Self {
             mail: Mutex::new(mail),
             ids: AtomicU64::new(1),
             reader,
             hub,
             started: Instant::now(),
+            metrics: NodeMetrics::default(),
             standing: Mutex::new(standing),
             answer,
             reads: AtomicU64::new(0),
@@ -146,5 +151,9 @@ impl Backend for Member {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn metrics(&self) -> &NodeMetrics {
+        &self.metrics
     }
 }
