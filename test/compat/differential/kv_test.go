@@ -65,6 +65,7 @@ func askRangeStream(g *generator, name string) {
 			if i < len(parts.Messages)-1 && (chunk.Header != nil || chunk.More || chunk.Count != 0 || len(chunk.Kvs) == 0) {
 				return differ.Answer{Status: status.Newf(codes.Internal, "part %d is not key-values alone: %s", i, differ.Show(part))}
 			}
+			differ.CanonRange(req, chunk)
 			whole.Kvs = append(whole.Kvs, chunk.Kvs...)
 			if i == len(parts.Messages)-1 {
 				whole.Header, whole.More, whole.Count = chunk.Header, chunk.More, chunk.Count
