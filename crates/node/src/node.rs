@@ -1,7 +1,7 @@
 //! The node as its callers see it: a handle.
 
 use crate::config::NodeConfig;
-use crate::core::{Core, CoreConfig, Input, Role};
+use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, Role};
 use crate::log::Value;
 use crate::metrics::NodeMetrics;
 use crate::recovery::{self, Recovery, StartError, guard};
@@ -319,6 +319,7 @@ fn spawn(
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
         first_read_context: shared.request_ids.next(),
+        memory_bytes_max: MEMORY_BYTES_MAX,
     };
     let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
     let duties = Duties::new(&shared, config, commit_at_start);
