@@ -3,40 +3,13 @@
 //! [`milepost_node::Node`] is the one that ships. Tests put a smaller member in its place: the same machine and store
 //! without a log, which is how errors of the log and of leadership are shown without provoking them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use milepost_machine::{Error, Reader, Reply};
+use milepost_machine::Reader;
 use milepost_mvcc::watch::Hub;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeError {
-    TooManyRequests,
-    RequestTooLarge,
-    NoLeader,
-    LeaderChanged,
-    Dropped,
-    Timeout,
-    Stopped,
-}
-
-#[derive(Clone, Debug)]
-pub enum Completion {
-    Reply(Result<Reply, Error>),
-    ReadReady,
-    Failed(NodeError),
-}
-
-pub trait CompletionSink: Send + Sync {
-    fn complete(&self, batch: &mut Vec<(u64, Completion)>);
-}
-
-#[derive(Clone)]
-pub struct Waiter {
-    pub sink: Arc<dyn CompletionSink>,
-    pub ticket: u64,
-}
+pub use milepost_node::{Completion, CompletionSink, NodeError, Waiter};
 
 /// Where this member stands, as far as callers are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,4 +52,43 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The monotonic clock by which leases run.
     fn now(&self) -> Duration;
+}
+
+impl Backend for milepost_node::Node {
+    fn next_request_id(&self) -> u64 {
+        self.next_request_id()
+    }
+
+    fn propose(&self, id: u64, payload: Bytes, waiter: Waiter) {
+        self.propose(id, payload, waiter);
+    }
+
+    fn read_index(&self, waiter: Waiter) {
+        self.read_index(waiter);
+    }
+
+    fn standing(&self) -> Standing {
+        let status = self.status();
+        Standing {
+            cluster_id: status.cluster_id.0,
+            member_id: status.member_id.0,
+            leader: status.leader.0,
+            term: status.term,
+            committed: status.committed,
+            applied: status.applied,
+            is_learner: status.is_learner,
+        }
+    }
+
+    fn reader(&self) -> &Reader {
+        self.reader()
+    }
+
+    fn hub(&self) -> &Hub {
+        self.hub()
+    }
+
+    fn now(&self) -> Duration {
+        self.clock().monotonic()
+    }
 }

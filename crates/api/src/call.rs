@@ -37,8 +37,12 @@ impl Call {
             None => None,
             Some(value) => {
                 let text = value.to_str().unwrap_or_default();
-                let timeout = parse_timeout(text)
-                    .ok_or_else(|| Status::with(Code::Internal, format!("malformed grpc-timeout: transport: timeout is malformed: {text:?}")))?;
+                let timeout = parse_timeout(text).ok_or_else(|| {
+                    Status::with(
+                        Code::Internal,
+                        format!("malformed grpc-timeout: transport: timeout is malformed: {text:?}"),
+                    )
+                })?;
                 (timeout < LONGEST_TIMEOUT).then(|| now + timeout)
             }
         };

@@ -228,7 +228,8 @@ impl Slots {
         }
     }
 
-    /// Slots in use, for tests and metrics.
+    /// Slots in use.
+    #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
         let slab = self.slab.borrow();
         slab.slots.len() - slab.free.len()

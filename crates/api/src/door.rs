@@ -15,9 +15,9 @@ use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 
-use crate::backend::{Backend, Completion, Waiter};
+use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
-use crate::completions::{Expired, Sink, Slots};
+use crate::completions::{Expired, SWEEP_EVERY, Sink, Slots};
 use crate::config::ApiConfig;
 use crate::metrics::{DoorMetrics, Page};
 use crate::status::{self, Code, Status};
@@ -49,12 +49,19 @@ struct Reads {
 #[derive(Default)]
 struct Leadership {
     leader: Cell<u64>,
+    /// When somebody looked last; a change that nobody saw happen tells nothing.
+    looked: Cell<Option<Instant>>,
     elected: Cell<Option<Instant>>,
     lost: Cell<Option<Instant>>,
 }
 
 impl Door {
-    pub(crate) fn new(config: Arc<ApiConfig>, backend: Arc<dyn Backend>, metrics: Arc<DoorMetrics>, page: Arc<Page>) -> Self {
+    pub(crate) fn new(
+        config: Arc<ApiConfig>,
+        backend: Arc<dyn Backend>,
+        metrics: Arc<DoorMetrics>,
+        page: Arc<Page>,
+    ) -> Self {
         Self {
             config,
             backend,
@@ -100,6 +107,9 @@ impl Door {
         self.backend.propose(id, Bytes::from(payload), self.waiter(wait.ticket()));
         match wait.await {
             Ok(Completion::Reply(reply)) => Ok(reply?),
+            // Never proposed for want of a leader: etcd's callers see their own deadline pass.
+            Ok(Completion::Failed(NodeError::NoLeader)) => Err(status::DEADLINE),
+            Ok(Completion::Failed(NodeError::Timeout)) => Err(self.why_no_answer(call.started)),
             Ok(Completion::Failed(why)) => Err(why.into()),
             Ok(Completion::ReadReady) => Err(confused("a read's answer for a proposal")),
             Err(Expired::Client) => Err(status::DEADLINE),
@@ -139,6 +149,7 @@ impl Door {
         }
         match wait.await {
             Ok(Completion::ReadReady) => Ok(()),
+            Ok(Completion::Failed(NodeError::NoLeader)) => Err(status::TIMEOUT),
             Ok(Completion::Failed(why)) => Err(why.into()),
             Ok(Completion::Reply(_)) => Err(confused("a proposal's answer for a read")),
             Err(Expired::Client) => Err(status::DEADLINE),
@@ -167,16 +178,17 @@ impl Door {
         }
     }
 
-    /// Looks at who leads. Called every [`crate::completions::SWEEP_EVERY`] while requests wait.
+    /// Looks at who leads. Called every [`SWEEP_EVERY`] while requests wait.
     pub(crate) fn note_leader(&self, now: Instant) {
         let leader = self.backend.standing().leader;
         let seen = &self.leadership;
         if leader == 0 && seen.lost.get().is_none() {
             seen.lost.set(Some(now));
         }
+        let is_watched = seen.looked.replace(Some(now)).is_some_and(|last| now < last + 3 * SWEEP_EVERY);
         if leader != 0 {
             seen.lost.set(None);
-            if leader != seen.leader.replace(leader) {
+            if leader != seen.leader.replace(leader) && is_watched {
                 seen.elected.set(Some(now));
             }
         }
@@ -185,7 +197,7 @@ impl Door {
     /// Why a proposal made at `started` got no answer. Source: etcd `parseProposeCtxErr`; a proposal that never found
     /// a leader ends with the text of Go's context, as there.
     fn why_no_answer(&self, started: Instant) -> Status {
-        let slack = 2 * crate::completions::SWEEP_EVERY;
+        let slack = 2 * SWEEP_EVERY;
         if self.leadership.lost.get().is_some_and(|lost| lost <= started + slack) {
             return status::DEADLINE;
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::backend::Backend;
 use crate::completions;
@@ -61,7 +61,9 @@ pub enum DoorError {
         remedy: &'static str,
     },
     /// The host of a listener is a name.
-    #[error("cannot listen for clients on host {host:?}: a listener needs an IP address, localhost, or nothing for all addresses")]
+    #[error(
+        "cannot listen for clients on host {host:?}: a listener needs an IP address, localhost, or nothing for all addresses"
+    )]
     Host {
         /// The name.
         host: String,
@@ -113,10 +115,10 @@ impl Doors {
                 sockets: Arc::clone(&sockets),
                 stopped: stopped.clone(),
             };
-            let (ready, is_ready) = oneshot::channel();
+            let (ready, is_ready) = mpsc::channel();
             let thread = std::thread::Builder::new().name(format!("door-{number}")).spawn(move || seed.run(ready));
             doors.threads.push(thread.map_err(DoorError::Thread)?);
-            is_ready.blocking_recv().expect("a door reports before it ends").map_err(DoorError::Thread)?;
+            is_ready.recv().expect("a door reports before it ends").map_err(DoorError::Thread)?;
         }
         Ok(doors)
     }
@@ -155,7 +157,7 @@ struct Seed {
 }
 
 impl Seed {
-    fn run(self, ready: oneshot::Sender<io::Result<()>>) {
+    fn run(self, ready: mpsc::Sender<io::Result<()>>) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime,
             Err(why) => {
@@ -167,7 +169,7 @@ impl Seed {
         self.serve(&runtime, ready);
     }
 
-    fn serve(self, runtime: &LocalRuntime, ready: oneshot::Sender<io::Result<()>>) {
+    fn serve(self, runtime: &LocalRuntime, ready: mpsc::Sender<io::Result<()>>) {
         runtime.block_on(async move {
             let door = Rc::new(Door::new(self.config, self.backend, self.metrics, self.page));
             spawn(completions::dispatch(Arc::clone(&door.sink), Rc::clone(&door.slots)));
@@ -325,7 +327,11 @@ impl Hall {
 
 /// Without TLS, HTTP/2 is gRPC and HTTP/1 is the rest. Source: `facts/http.md` §5.
 async fn dispatch(door: Rc<Door>, request: Request<Incoming>) -> grpc::reply::Reply {
-    if request.version() == Version::HTTP_2 { grpc::serve(door, request).await } else { Box::pin(plain::serve(door, request)).await }
+    if request.version() == Version::HTTP_2 {
+        grpc::serve(door, request).await
+    } else {
+        Box::pin(plain::serve(door, request)).await
+    }
 }
 
 #[cfg(test)]
@@ -337,10 +343,14 @@ mod tests {
     fn errors_name_address_and_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let Err(why) = listen::bind(&Listen::Tcp { host: "127.0.0.1".into(), port }, 2, false) else { panic!("bound twice") };
+        let Err(why) = listen::bind(&Listen::Tcp { host: "127.0.0.1".into(), port }, 2, false) else {
+            panic!("bound twice")
+        };
         let text = why.to_string();
         assert!(text.contains(&format!("http://127.0.0.1:{port}")) && text.contains("give another port"), "{text}");
-        let Err(why) = listen::bind(&Listen::Tcp { host: "example.com".into(), port: 1 }, 1, false) else { panic!("a name is no address") };
+        let Err(why) = listen::bind(&Listen::Tcp { host: "example.com".into(), port: 1 }, 1, false) else {
+            panic!("a name is no address")
+        };
         assert!(why.to_string().contains("example.com"), "{why}");
     }
 

@@ -16,7 +16,6 @@
 //! What never happens here: no decision about keys, leases or members, which is the machine's; no transport in a
 //! handler; no answer text outside of the one table in `status`.
 
-#[allow(missing_docs)]
 mod backend;
 mod call;
 mod completions;
@@ -30,7 +29,7 @@ mod listen;
 mod metrics;
 mod status;
 
-pub use backend::*;
+pub use backend::{Backend, Completion, CompletionSink, NodeError, Standing, Waiter};
 pub use config::{ApiConfig, Limits, Listen, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};

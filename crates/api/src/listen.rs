@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use tokio::net::TcpSocket;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::config::Listen;
 use crate::doors::DoorError;
 
 /// Clients that may wait to be accepted, per listener; the kernel caps it (`net.core.somaxconn`).
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 
 /// A bound socket that no runtime owns yet.
 pub(crate) enum Bound {
@@ -27,7 +27,8 @@ pub(crate) fn bind(listen: &Listen, doors: usize, reuse_port: bool) -> Result<Ve
     let failed = |source: io::Error| DoorError::Bind { remedy: remedy(&source), address: listen.to_string(), source };
     match listen {
         Listen::Tcp { host, port } => {
-            let mut address = SocketAddr::new(resolve(host).ok_or_else(|| DoorError::Host { host: host.clone() })?, *port);
+            let mut address =
+                SocketAddr::new(resolve(host).ok_or_else(|| DoorError::Host { host: host.clone() })?, *port);
             if !reuse_port && *port != 0 {
                 // Our own listeners share the port, which would also let another process of this user share it
                 // unnoticed. A bind that does not share finds that out first.
@@ -60,18 +61,14 @@ fn resolve(host: &str) -> Option<IpAddr> {
 }
 
 fn tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(shared)?;
-    socket.bind(address)?;
-    listen_on(socket)
-}
-
-/// `TcpSocket::listen` wants a runtime that outlives this call; any will do, since the socket leaves it at once.
-fn listen_on(socket: TcpSocket) -> io::Result<TcpListener> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let _inside = runtime.enter();
-    socket.listen(BACKLOG)?.into_std()
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shared)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn unix(path: &Path) -> io::Result<UnixListener> {

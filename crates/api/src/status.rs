@@ -129,12 +129,16 @@ table! {
     LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
     LEASE_EXISTS = FailedPrecondition "etcdserver: lease already exists";
     LEASE_TTL_TOO_LARGE = OutOfRange "etcdserver: too large lease TTL";
-    WATCH_CANCELED = Canceled "etcdserver: watch canceled";
     MEMBER_EXISTS = FailedPrecondition "etcdserver: member ID already exist";
     PEER_URL_EXISTS = FailedPrecondition "etcdserver: Peer URLs already exists";
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
     NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
     TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
+    NOT_ENOUGH_STARTED = Unknown "etcdserver: re-configuration failed due to not enough started members";
+    DOWNGRADE_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
+    DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    NO_CLUSTER_VERSION = FailedPrecondition "etcdserver: cluster version not found during downgrade";
+    DOWNGRADE_IN_PROGRESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     NO_LEADER = Unavailable "etcdserver: no leader";
@@ -142,11 +146,8 @@ table! {
     STOPPED = Unavailable "etcdserver: server stopped";
     TIMEOUT = Unavailable "etcdserver: request timed out";
     TIMEOUT_LEADER_FAILURE = Unavailable "etcdserver: request timed out, possibly due to previous leader failure";
-    TIMEOUT_CONNECTION_LOST = Unavailable "etcdserver: request timed out, possibly due to connection lost";
-    TIMEOUT_APPLY = Unavailable "etcdserver: request timed out, waiting for the applied index took too long";
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
     LEARNER = FailedPrecondition "etcdserver: rpc not supported for learner";
-    REQUEST_CANCELED = Canceled "etcdserver: request canceled";
     DEADLINE = DeadlineExceeded "context deadline exceeded";
     CANCELED = Canceled "context canceled";
     NOT_PRIMARY = Unknown "not a primary lessor";
@@ -182,7 +183,14 @@ impl From<Error> for Status {
             Error::PeerUrlExists => PEER_URL_EXISTS,
             Error::NotLearner => NOT_LEARNER,
             Error::TooManyLearners => TOO_MANY_LEARNERS,
-            Error::AuthUnavailable => Self::new(Code::Unimplemented, "etcdserver: users and roles are not supported by this server"),
+            Error::NotEnoughStarted => NOT_ENOUGH_STARTED,
+            Error::DowngradeFormat => DOWNGRADE_FORMAT,
+            Error::DowngradeTarget => DOWNGRADE_TARGET,
+            Error::NoClusterVersion => NO_CLUSTER_VERSION,
+            Error::DowngradeInProgress => DOWNGRADE_IN_PROGRESS,
+            Error::AuthUnavailable => {
+                Self::new(Code::Unimplemented, "etcdserver: users and roles are not supported by this server")
+            }
             Error::Storage(text) => Self::with(Code::Unknown, text),
         }
     }

@@ -18,12 +18,16 @@ const GOLDEN: &str = "\
 5 etcdserver: requested lease not found
 9 etcdserver: lease already exists
 11 etcdserver: too large lease TTL
-1 etcdserver: watch canceled
 9 etcdserver: member ID already exist
 9 etcdserver: Peer URLs already exists
 5 etcdserver: member not found
 9 etcdserver: can only promote a learner member
 9 etcdserver: too many learner members in cluster
+2 etcdserver: re-configuration failed due to not enough started members
+3 etcdserver: wrong downgrade target version format
+3 etcdserver: invalid downgrade target version
+9 etcdserver: cluster version not found during downgrade
+9 etcdserver: cluster has a downgrade job in progress
 3 etcdserver: request is too large
 2 etcdserver: too many requests
 14 etcdserver: no leader
@@ -31,11 +35,8 @@ const GOLDEN: &str = "\
 14 etcdserver: server stopped
 14 etcdserver: request timed out
 14 etcdserver: request timed out, possibly due to previous leader failure
-14 etcdserver: request timed out, possibly due to connection lost
-14 etcdserver: request timed out, waiting for the applied index took too long
 15 etcdserver: corrupt cluster
 9 etcdserver: rpc not supported for learner
-1 etcdserver: request canceled
 4 context deadline exceeded
 1 context canceled
 2 not a primary lessor
@@ -60,7 +61,10 @@ fn codes_have_grpcs_numbers_and_names() {
     for (number, code) in Code::ALL.into_iter().enumerate() {
         assert_eq!(code as usize, number);
     }
-    assert_eq!((Code::Ok.name(), Code::DeadlineExceeded.name(), Code::Unauthenticated.name()), ("OK", "DeadlineExceeded", "Unauthenticated"));
+    assert_eq!(
+        (Code::Ok.name(), Code::DeadlineExceeded.name(), Code::Unauthenticated.name()),
+        ("OK", "DeadlineExceeded", "Unauthenticated")
+    );
     let text = Status::new(Code::PermissionDenied, "etcdserver: permission denied").to_string();
     assert_eq!(text, "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
 }

@@ -27,6 +27,8 @@ pub struct LmdbOptions {
     pub max_readers: u32,
     /// Disk space set aside for the commits that free space when the disk is full, in bytes. 0: none.
     pub ballast_bytes: u64,
+    /// Never wait for the disk: a power cut can then take the whole environment.
+    pub no_sync: bool,
 }
 
 impl Default for LmdbOptions {
@@ -34,7 +36,7 @@ impl Default for LmdbOptions {
         // 1 TiB where addresses have 64 bits; 1 GiB where they have 32.
         let map_size = if usize::BITS >= 64 { 1 << 40 } else { 1 << 30 };
         // Room for a generation of ordinary size: 10 k changes touch at most two pages of 4 KiB each.
-        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20 }
+        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20, no_sync: false }
     }
 }
 
@@ -89,7 +91,11 @@ impl LmdbEngine {
         // SAFETY: NO_META_SYNC only weakens durability, as the essay tells. The map is shared with nobody: the member's
         // lock file keeps other processes away, and heed refuses to open one directory twice inside this process.
         let env = unsafe {
-            builder.flags(EnvFlags::NO_META_SYNC);
+            builder.flags(if options.no_sync {
+                EnvFlags::NO_META_SYNC | EnvFlags::NO_SYNC
+            } else {
+                EnvFlags::NO_META_SYNC
+            });
             builder.open(path)
         }
         .map_err(lmdb_error(path, "open"))?;

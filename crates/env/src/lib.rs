@@ -29,9 +29,11 @@ mod disk;
 mod os_disk;
 mod rng;
 mod sim;
+mod unsynced;
 
 pub use clock::{Clock, OsClock, SimClock};
 pub use disk::{Disk, File, Lock, Open, SECTOR_BYTES};
 pub use os_disk::OsDisk;
 pub use rng::{OsRng, Rng, SeededRng};
 pub use sim::{Counts, CrashReport, Fault, SimDisk};
+pub use unsynced::Unsynced;

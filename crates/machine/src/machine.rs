@@ -143,6 +143,29 @@ impl Machine {
         Arc::clone(&self.shared.lessor)
     }
 
+    /// Says what does not hold; for tests and the simulator, after each entry.
+    ///
+    /// Members and Raft's configuration name the same voters and learners; no removed id is a member; the lessor's own
+    /// rules.
+    ///
+    /// # Errors
+    /// The first rule that is broken, with the values.
+    pub fn check(&self) -> Result<(), String> {
+        let membership = self.shared.membership.load();
+        let ids = |learner: bool| {
+            let members = membership.members.values().filter(move |member| member.is_learner == learner);
+            members.map(|member| member.id.0).collect::<Vec<_>>()
+        };
+        let (voters, learners) = (ids(false), ids(true));
+        if (&voters, &learners) != (&self.conf_state.voters, &self.conf_state.learners) {
+            return Err(format!("voters {voters:?}, learners {learners:?}, but Raft has {:?}", self.conf_state));
+        }
+        if let Some(id) = membership.removed.iter().find(|id| membership.members.contains_key(id)) {
+            return Err(format!("member {id} was removed"));
+        }
+        self.shared.lessor.check()
+    }
+
     /// Ends writing; the store can then be closed.
     #[must_use]
     pub fn into_writer(self) -> Writer {

@@ -6,6 +6,7 @@
 //!   current   engine key       → crc │ flags │ main  sub │ create  version  lease │ previous
 //!                                    │ links length │ depth  jump… │ key length, key (long keys) │ value (unless apart)
 //!   attached  lease ++ key     → crc │ key
+//!   others    the owner's key  → crc │ the owner's value
 //! ```
 //!
 //! `create`, `previous` and the jumps are written as the distance of their main from the revision before them in that
@@ -106,6 +107,13 @@ pub(crate) fn encode_attached(engine_key: &[u8], key: &[u8], out: &mut Vec<u8>) 
     start(out);
     out.extend_from_slice(key);
     seal(engine_key, out);
+}
+
+/// Writes a row of a small table into `out`, replacing what was there.
+pub(crate) fn encode_row(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    start(out);
+    out.extend_from_slice(value);
+    seal(key, out);
 }
 
 fn start(out: &mut Vec<u8>) {
@@ -220,6 +228,11 @@ pub(crate) fn decode_current<'a>(engine_key: &'a [u8], bytes: &'a [u8]) -> Resul
 pub(crate) fn decode_attached<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let input = Input::check(engine_key, bytes).map_err(|what| corrupt(Table::Attached, engine_key, what))?;
     Ok(input.rest)
+}
+
+/// Reads a row of a small table: the owner's value.
+pub(crate) fn decode_row<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    Input::check(key, bytes).map(|input| input.rest).map_err(|what| corrupt(table, key, what))
 }
 
 impl<'a> CurrentRef<'a> {

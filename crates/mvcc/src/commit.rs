@@ -11,8 +11,8 @@ use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::Hasher;
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, Inner, SpaceState};
-use crate::tables::Meta;
+use crate::store::{Durable, Inner};
+use crate::tables::{Meta, put_row};
 use crate::view::{View, ViewState};
 
 /// What committing needs to remember; see [`Inner::committer`].
@@ -62,8 +62,8 @@ impl Inner {
         let mut waited = false;
         while !core.stop {
             let compacting = core.meta.scheduled > core.meta.finished;
-            let short = core.space == SpaceState::Low;
-            if core.failed.is_some() {
+            let short = self.short_of_space.load(Ordering::Relaxed);
+            if self.failed.get().is_some() {
                 self.wake.wait(&mut core);
                 continue;
             }
@@ -108,7 +108,7 @@ impl Inner {
     fn commit_next(&self, committer: &mut Committer, flush: bool) -> Result<bool, StoreError> {
         let sealed = {
             let mut core = self.core.lock();
-            core.check()?;
+            self.check()?;
             if core.state.sealed.is_none() && core.dirty && (flush || core.is_full(&self.options)) {
                 core.seal(self);
             }
@@ -143,8 +143,7 @@ impl Inner {
     /// Has the engine set `bytes` of disk aside for the next transaction. On an error the work is kept for another try.
     pub(crate) fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
         let room = self.engine.reserve(bytes);
-        let space = if matches!(room, Ok(Room::Whole)) { SpaceState::Ok } else { SpaceState::Low };
-        self.core.lock().space = space;
+        self.short_of_space.store(!matches!(room, Ok(Room::Whole)), Ordering::Relaxed);
         if room.is_err() {
             self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
         }
@@ -206,7 +205,8 @@ impl Inner {
     pub fn fail(&self, why: &str) -> StoreError {
         let why: Arc<str> = why.into();
         self.engine.condemn(&why);
-        self.core.lock().failed.get_or_insert(why.clone());
+        // The first reason is the one to tell.
+        let _ = self.failed.set(why.clone());
         self.room.notify_all();
         StoreError::Failed(why)
     }
@@ -224,7 +224,7 @@ fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), Eng
     let rest = generation.rest.lock();
     for ((table, key), value) in &rest.tables {
         match value {
-            Some(value) => txn.put(table.table(), key, value)?,
+            Some(value) => put_row(table.table(), key, value, txn)?,
             None => {
                 txn.delete(table.table(), key)?;
             }

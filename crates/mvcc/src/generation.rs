@@ -215,6 +215,23 @@ impl Generation {
         (records + rest + (1 << 20)) as u64
     }
 
+    /// Calls `each` for the records from `from` on up to main revision `to`, letting apply in between now and then.
+    pub fn each(&self, from: Revision, to: i64, each: &mut dyn FnMut(&Record)) {
+        const AT_A_TIME: usize = 512;
+        let mut next = self.log.read().partition_point(|record| record.revision < from);
+        loop {
+            let log = self.log.read();
+            let some = &log[next.min(log.len())..];
+            let some = &some[..some.len().min(AT_A_TIME)];
+            let visible = some.iter().take_while(|record| record.revision.main <= to);
+            visible.for_each(|record| each(record));
+            if some.len() < AT_A_TIME || some.last().is_some_and(|last| last.revision.main > to) {
+                return;
+            }
+            next += some.len();
+        }
+    }
+
     /// Every record, by revision.
     pub fn log(&self) -> parking_lot::RwLockReadGuard<'_, Vec<Arc<Record>>> {
         self.log.read()

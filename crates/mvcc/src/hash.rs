@@ -157,7 +157,7 @@ impl Hasher {
         }
         let (floor, revision, keeps_tombstones) = (self.floor, self.revision, self.keeps_tombstones);
         let (dead, replaced, keeps_any) = (&mut self.dead_at_floor, &mut self.replaced, &mut self.keeps_any);
-        let next = view.each_record(self.next, revision, CHUNK, &mut |record| {
+        let next = view.reader().each_record(self.next, revision, CHUNK, &mut |record| {
             let set = if record.revision.main <= floor { &mut *dead } else { &mut *replaced };
             if record.previous != Revision::ZERO && record.previous.main <= floor {
                 set.insert(record.previous);
@@ -180,7 +180,7 @@ impl Hasher {
 
     fn bytes(&mut self, view: &View) -> Result<(), StoreError> {
         let from = self.next;
-        let next = view.each_record(from, self.revision, CHUNK, &mut |record| {
+        let next = view.reader().each_record(from, self.revision, CHUNK, &mut |record| {
             if self.counts(record) {
                 encode(record, &mut self.bytes);
                 self.crc = crc32c::crc32c_append(self.crc, &self.bytes);

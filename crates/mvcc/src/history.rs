@@ -95,10 +95,12 @@ impl View {
         let txn = self.inner.engine.read()?;
         let reader = Reader { inner: &self.inner, state: &self.state };
         let tables = reader.tables(&*txn);
-        let Some(record) = tables.history(revision)? else { return Ok(None) };
+        let Some(record) = tables.at_floor(revision)? else { return Ok(None) };
         Ok((!record.tombstone).then(|| Arc::new(record.own(true))))
     }
+}
 
+impl Reader<'_> {
     /// Calls `each` for the records from `from` on up to main revision `to`, about `max` of them. The answer is where to
     /// go on; `None`: that was all.
     pub(crate) fn each_record(
@@ -120,10 +122,7 @@ impl View {
             return Ok(cursor.next()?.and_then(|(key, _)| Revision::from_bytes(key)).or_else(|| self.after_engine(to)));
         }
         for generation in self.state.sealed.iter().chain([&self.state.active]) {
-            for record in generation.log().iter().filter(|record| from <= record.revision && record.revision.main <= to)
-            {
-                each(&record.borrow());
-            }
+            generation.each(from, to, &mut |record| each(&record.borrow()));
         }
         Ok(None)
     }
@@ -135,6 +134,7 @@ impl View {
 }
 
 impl Record {
+    /// The same, as if it stood in the engine.
     fn borrow(&self) -> HistoryRef<'_> {
         HistoryRef {
             revision: self.revision,

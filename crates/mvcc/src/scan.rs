@@ -65,13 +65,15 @@ impl<'t> Tables<'t> {
             let record = self.must_have(next)?;
             next = if above(record.jump) { record.jump } else { record.previous };
         }
-        if next == Revision::ZERO {
-            return Ok(None);
-        }
-        match self.history(next)? {
+        if next == Revision::ZERO { Ok(None) } else { self.at_floor(next) }
+    }
+
+    /// The record at `revision`, which a compaction may have taken if it is a tombstone below the floor.
+    pub fn at_floor(&self, revision: Revision) -> Result<Option<HistoryRef<'t>>, StoreError> {
+        match self.history(revision)? {
             Some(record) => Ok(Some(record)),
-            None if next.main <= self.floor => Ok(None),
-            None => Err(missing(next)),
+            None if revision.main <= self.floor => Ok(None),
+            None => Err(missing(revision)),
         }
     }
 

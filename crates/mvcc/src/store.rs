@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::codec;
 use crate::commit::Committer;
+use crate::counts::Counts;
 use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::HashKv;
@@ -114,6 +115,8 @@ pub struct StoreStats {
     pub compaction_visited: u64,
     /// Records of `history` deleted by compactions.
     pub compaction_deleted: u64,
+    /// Ranges whose count was known or could be told from an older one.
+    pub counts_known: u64,
     /// Changes waiting in memory.
     pub overlay_changes: u64,
     /// Bytes waiting in memory.
@@ -130,6 +133,7 @@ pub(crate) struct Counters {
     pub history_visited: AtomicU64,
     pub compaction_visited: AtomicU64,
     pub compaction_deleted: AtomicU64,
+    pub counts_known: AtomicU64,
 }
 
 pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
@@ -156,20 +160,10 @@ pub(crate) struct Core {
     pub hashes: VecDeque<HashKv>,
     /// Who wants to know when deletions up to a revision are done.
     pub when_compacted: Vec<(i64, WhenCompacted)>,
-    pub space: SpaceState,
-    /// Why the store must not be used again.
-    pub failed: Option<Arc<str>>,
     pub stop: bool,
 }
 
 impl Core {
-    pub fn check(&self) -> Result<(), StoreError> {
-        match &self.failed {
-            Some(why) => Err(StoreError::Failed(why.clone())),
-            None => Ok(()),
-        }
-    }
-
     /// Makes `bound` the logical floor for every view taken from now on.
     pub fn raise_floor(&mut self, bound: i64, inner: &Inner) {
         let completed = self.meta.finished == self.meta.scheduled;
@@ -217,17 +211,30 @@ pub(crate) struct Inner {
     /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
     pub committer: Mutex<Committer>,
     pub durable: Mutex<Durable>,
+    /// There is little room on the disk.
+    pub short_of_space: AtomicBool,
+    /// Why the store must not be used again.
+    pub failed: OnceLock<Arc<str>>,
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
+    pub counts: Counts,
     pub stats: Counters,
 }
 
 impl Inner {
+    /// Errs if the store has failed for good.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(why) => Err(StoreError::Failed(why.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until the active generation takes another entry.
     pub fn wait_for_room(self: &Arc<Self>) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
-        while core.is_full(&self.options) && core.state.sealed.is_some() && core.failed.is_none() {
+        while core.is_full(&self.options) && core.state.sealed.is_some() && self.failed.get().is_none() {
             if !stalled {
                 stalled = true;
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);
@@ -274,7 +281,7 @@ impl Handle {
         let Some(thread) = self.thread.lock().take() else { return };
         // The last handle may be held by a callback that the thread itself runs.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            self.inner.core.lock().failed.get_or_insert_with(|| "the commit thread panicked".into());
+            self.inner.failed.get_or_init(|| "the commit thread panicked".into());
         }
     }
 }
@@ -317,8 +324,6 @@ impl Store {
             hash_from: None,
             hashes: VecDeque::new(),
             when_compacted: Vec::new(),
-            space: SpaceState::Ok,
-            failed: None,
             stop: false,
         };
         let inner = Arc::new(Inner {
@@ -330,8 +335,11 @@ impl Store {
             wake: Condvar::new(),
             committer,
             durable: Mutex::new(durable),
+            short_of_space: AtomicBool::new(false),
+            failed: OnceLock::new(),
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
+            counts: Counts::default(),
             stats: Counters::default(),
         });
         inner.measure()?;
@@ -411,13 +419,13 @@ impl Store {
     /// Is there room for more?
     #[must_use]
     pub fn space(&self) -> SpaceState {
-        self.inner().core.lock().space
+        if self.inner().short_of_space.load(Ordering::Relaxed) { SpaceState::Low } else { SpaceState::Ok }
     }
 
     /// Why the store must not be used again, if so: the member has to stop.
     #[must_use]
     pub fn failed(&self) -> Option<Arc<str>> {
-        self.inner().core.lock().failed.clone()
+        self.inner().failed.get().cloned()
     }
 
     /// Counters since open.
@@ -438,6 +446,7 @@ impl Store {
             history_visited: read(&inner.stats.history_visited),
             compaction_visited: read(&inner.stats.compaction_visited),
             compaction_deleted: read(&inner.stats.compaction_deleted),
+            counts_known: read(&inner.stats.counts_known),
             overlay_changes,
             overlay_bytes,
         }
@@ -481,7 +490,8 @@ fn read_opened(engine: &dyn Engine) -> Result<(Meta, Opened), StoreError> {
 fn read_table(txn: &dyn ReadTxn, small: SmallTable) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let mut rows = BTreeMap::new();
     let mut cursor = txn.scan(small.table(), Bound::Unbounded, Bound::Unbounded)?;
-    while let Some((key, value)) = cursor.next()? {
+    while let Some((key, bytes)) = cursor.next()? {
+        let value = codec::decode_row(small.table(), key, bytes)?;
         if small != SmallTable::Meta || key.starts_with(APP_PREFIX) {
             rows.insert(key.to_vec(), value.to_vec());
         }

@@ -93,7 +93,7 @@ impl Meta {
             return Err(StoreError::Format { found, known: FORMAT });
         }
         let (applied, term) = read_applied(txn)?;
-        let conf_state = txn.get(Table::Meta, CONF_STATE_KEY)?.map(<[u8]>::to_vec).unwrap_or_default();
+        let conf_state = read_own(txn, CONF_STATE_KEY)?.map(<[u8]>::to_vec).unwrap_or_default();
         let meta = Self {
             applied,
             term,
@@ -106,13 +106,13 @@ impl Meta {
 
     /// Writes all but `finished`, which [`write_finished`] alone moves.
     pub fn write(&self, conf_state: Option<&[u8]>, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
-        txn.put(Table::Meta, FORMAT_KEY, &i64::from(FORMAT).to_be_bytes())?;
+        put_own(FORMAT_KEY, &i64::from(FORMAT).to_be_bytes(), txn)?;
         let applied = [self.applied.0.to_be_bytes(), self.term.0.to_be_bytes()].concat();
-        txn.put(Table::Meta, APPLIED_KEY, &applied)?;
-        txn.put(Table::Meta, REVISION_KEY, &self.revision.to_be_bytes())?;
-        txn.put(Table::Meta, SCHEDULED_KEY, &self.scheduled.to_be_bytes())?;
+        put_own(APPLIED_KEY, &applied, txn)?;
+        put_own(REVISION_KEY, &self.revision.to_be_bytes(), txn)?;
+        put_own(SCHEDULED_KEY, &self.scheduled.to_be_bytes(), txn)?;
         if let Some(conf_state) = conf_state {
-            txn.put(Table::Meta, CONF_STATE_KEY, conf_state)?;
+            put_own(CONF_STATE_KEY, conf_state, txn)?;
         }
         Ok(())
     }
@@ -128,17 +128,34 @@ impl Meta {
 
 /// Remembers that the deletions of the compaction to `bound` are done.
 pub(crate) fn write_finished(bound: i64, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
-    txn.put(Table::Meta, FINISHED_KEY, &bound.to_be_bytes())
+    put_own(FINISHED_KEY, &bound.to_be_bytes(), txn)
+}
+
+/// A row of `meta`.
+fn read_own<'t>(txn: &'t dyn ReadTxn, key: &[u8]) -> Result<Option<&'t [u8]>, StoreError> {
+    let Some(bytes) = txn.get(Table::Meta, key)? else { return Ok(None) };
+    codec::decode_row(Table::Meta, key, bytes).map(Some)
+}
+
+fn put_own(key: &[u8], value: &[u8], txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    put_row(Table::Meta, key, value, txn)
+}
+
+/// Sets a row of a small table.
+pub(crate) fn put_row(table: Table, key: &[u8], value: &[u8], txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    let mut row = Vec::with_capacity(value.len() + 4);
+    codec::encode_row(key, value, &mut row);
+    txn.put(table, key, &row)
 }
 
 fn read_number(txn: &dyn ReadTxn, key: &[u8]) -> Result<Option<i64>, StoreError> {
-    let Some(bytes) = txn.get(Table::Meta, key)? else { return Ok(None) };
+    let Some(bytes) = read_own(txn, key)? else { return Ok(None) };
     let bytes = bytes.try_into().map_err(|_| codec::corrupt(Table::Meta, key, "not eight bytes"))?;
     Ok(Some(i64::from_be_bytes(bytes)))
 }
 
 fn read_applied(txn: &dyn ReadTxn) -> Result<(LogIndex, Term), StoreError> {
-    let Some(bytes) = txn.get(Table::Meta, APPLIED_KEY)? else { return Ok((LogIndex(0), Term(0))) };
+    let Some(bytes) = read_own(txn, APPLIED_KEY)? else { return Ok((LogIndex(0), Term(0))) };
     let pair = bytes.split_first_chunk::<8>().and_then(|(index, term)| Some((*index, term.try_into().ok()?)));
     let (index, term) = pair.ok_or_else(|| codec::corrupt(Table::Meta, APPLIED_KEY, "not sixteen bytes"))?;
     Ok((LogIndex(u64::from_be_bytes(index)), Term(u64::from_be_bytes(term))))

@@ -20,6 +20,7 @@ use milepost_engine::{ReadTxn, Table};
 use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
 
 use crate::codec::{self, CurrentRef};
+use crate::counts::WORTH_REMEMBERING;
 use crate::error::StoreError;
 use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
@@ -103,7 +104,7 @@ impl View {
     /// record fails its check.
     pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
         let at = self.check(at)?;
-        Reader { inner: &self.inner, state: &self.state }.range(range, at, options)
+        self.reader().range(range, at, options)
     }
 
     /// One key as it was at main revision `at`; at or below zero means the view's own revision.
@@ -112,7 +113,7 @@ impl View {
     /// As [`View::range`].
     pub fn get(&self, key: &[u8], at: i64) -> Result<Option<Arc<Record>>, StoreError> {
         let at = self.check(at)?;
-        Reader { inner: &self.inner, state: &self.state }.get(key, at, true)
+        self.reader().get(key, at, true)
     }
 
     /// The keys attached to `lease`, sorted.
@@ -120,7 +121,11 @@ impl View {
     /// # Errors
     /// As [`View::range`], `at` aside.
     pub fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
-        Reader { inner: &self.inner, state: &self.state }.attached(lease, self.revision)
+        self.reader().attached(lease, self.revision)
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { inner: &self.inner, state: &self.state }
     }
 
     /// Turns what a caller asked for into a revision that this view can show.
@@ -214,11 +219,12 @@ impl<'a> Reader<'a> {
             return Ok(RangeResult { count: records.len() as i64, records });
         }
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let known = if options.count { self.known_count(range, at)? } else { None };
         let txn = self.inner.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, at)?;
         let (mut copier, mut count) = (Copier::default(), 0);
-        while copier.len() < limit || options.count {
+        while copier.len() < limit || (options.count && known.is_none()) {
             let Some(found) = merge.next()? else { break };
             let wanted = copier.len() < limit;
             match found {
@@ -238,7 +244,14 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        Ok(RangeResult { records: copier.finish(), count })
+        let (records, count) = (copier.finish(), known.unwrap_or(count));
+        // The next page begins behind the last record, or the last but one if the caller looked one ahead.
+        if options.count && at != i64::MAX && count >= WORTH_REMEMBERING {
+            let last = records.iter().enumerate().rev().take(2);
+            let ends: Vec<_> = last.map(|(index, record)| (index + 1, &*record.key)).collect();
+            self.remember_counts(range, at, count, if limit == usize::MAX { &[] } else { &ends });
+        }
+        Ok(RangeResult { records, count })
     }
 
     fn merge<'t>(&'t self, tables: &Tables<'t>, range: KeyRange<'t>, at: i64) -> Result<Merge<'t>, StoreError> {

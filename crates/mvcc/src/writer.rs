@@ -106,7 +106,8 @@ impl Change<'_> {
         if at > 0 && at < floor {
             return Err(StoreError::Compacted { asked: at, floor });
         }
-        self.reader().range(range, if at <= 0 { i64::MAX } else { at }, options)
+        let now = if self.has_changes() { i64::MAX } else { self.revision() };
+        self.reader().range(range, if at <= 0 { now } else { at }, options)
     }
 
     /// Sets `key`, attaches it to `lease` (zero: to none), and tells what it was before, if it was there.
@@ -239,7 +240,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Failed`] if the store has failed for good; the changes are undone.
     pub fn finish(mut self) -> Result<Option<Arc<EventBatch>>, StoreError> {
-        self.core.check()?;
+        self.inner.check()?;
         let records = std::mem::take(&mut self.records);
         let revision = self.next_main();
         let core = &mut *self.core;

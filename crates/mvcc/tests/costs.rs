@@ -6,8 +6,10 @@ use bytes::Bytes;
 use milepost_engine::Engine;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
-use milepost_mvcc::{Store, StoreOptions, Writer};
-use milepost_types::{LeaseId, LogIndex, Term};
+use milepost_mvcc::{RangeOptions, Store, StoreOptions, Writer};
+use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 const BATCH: u64 = 1000;
 
@@ -92,4 +94,64 @@ fn a_compaction_looks_only_at_what_changed_since_the_last() {
     // The records of the bound itself are looked at again: tombstones there were kept by the last compaction.
     assert_eq!(second.compaction_visited - first.compaction_visited, 1000 + BATCH);
     assert_eq!(second.compaction_deleted, 1000);
+}
+
+#[test]
+fn each_page_leaves_the_count_that_the_next_one_needs() {
+    let (store, mut writer, _) = Store::open(Arc::new(MemEngine::new()), options()).expect("open");
+    let mut index = 0;
+    fill(&mut writer, &mut index, 0, 20_000);
+    let view = store.view();
+    let (mut start, mut left, mut pages) = (b"key".to_vec(), 20_000, 0);
+    // As the machine asks: one more than the page holds, to know whether there is more.
+    let page = RangeOptions { limit: 501, count: true, values: false };
+    while left > 0 {
+        let range = KeyRange::from_wire(&start, b"kez");
+        let found = view.range(range, view.revision(), page).expect("range");
+        assert_eq!(found.count, left);
+        start = [&found.records[499.min(found.records.len() - 1)].key[..], &[0]].concat();
+        left -= 500;
+        pages += 1;
+        // Changes meanwhile do not touch a listing at one revision.
+        fill(&mut writer, &mut index, pages * 7, pages * 7 + 3);
+    }
+    assert_eq!((pages, store.stats().counts_known), (40, 39), "all but the first");
+}
+
+#[test]
+fn counts_stay_right_while_keys_come_and_go() {
+    for seed in 0..5 {
+        let (store, mut writer, _) = Store::open(Arc::new(MemEngine::new()), options()).expect("open");
+        let (mut index, mut rng) = (0, SmallRng::seed_from_u64(seed));
+        fill(&mut writer, &mut index, 0, 3000);
+        for _ in 0..400 {
+            let n: u64 = rng.random_range(0..4000);
+            index += 1;
+            let mut change = writer.begin(LogIndex(index), Term(1));
+            let (key, end) = (format!("key{n:08}"), format!("key{:08}", n + rng.random_range(1..4)));
+            match rng.random_range(0..40) {
+                0 => {
+                    let floor = change.compact_revision().max(1);
+                    let bound = rng.random_range(floor..=change.revision());
+                    assert_eq!(change.compact(bound).is_ok(), bound > change.compact_revision());
+                }
+                1..20 => drop(change.put(key.into(), Bytes::new(), LeaseId(0)).expect("put")),
+                _ => drop(
+                    change.delete_range(KeyRange::from_wire(key.as_bytes(), end.as_bytes()), false).expect("delete"),
+                ),
+            }
+            change.finish().expect("finish");
+            if rng.random_bool(0.1) {
+                store.step(true).expect("step");
+            }
+            let view = store.view();
+            let at = rng.random_range(view.compact_revision().max(view.revision() - 30).max(2)..=view.revision());
+            let start = ["key", "key00000500", "key00001000"][rng.random_range(0..3)];
+            let range = KeyRange::from_wire(start.as_bytes(), [&b"key00003000"[..], b"\0"][rng.random_range(0..2)]);
+            let all = view.range(range, at, RangeOptions { limit: 0, count: false, values: false }).expect("range");
+            let some = view.range(range, at, RangeOptions { limit: 1, count: true, values: false }).expect("range");
+            assert_eq!(some.count, all.records.len() as i64, "seed {seed}, at {at}");
+        }
+        assert!(store.stats().counts_known > 200, "{:?}", store.stats());
+    }
 }

@@ -146,3 +146,27 @@ fn the_background_commits_by_itself() {
     assert!(store.stats().overlay_changes == 0);
     assert_eq!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 37);
 }
+
+#[test]
+fn a_view_keeps_what_it_may_ask_for() {
+    let mut bench = Bench::open(Arc::new(MemEngine::new()));
+    bench.put("a", "1");
+    bench.put("a", "2");
+    let view = bench.store.view();
+    bench.put("a", "3");
+    bench.delete("a");
+    bench.put("b", "1");
+    bench.entry(|change| change.compact(6).expect("compact"));
+    bench.flush();
+    assert_eq!(bench.store.stats().compaction_deleted, 0, "the view pins it");
+    assert_eq!(view.get(b"a", 2).expect("get").expect("there").value, "1");
+    assert_eq!(view.get(b"a", 0).expect("get").expect("there").value, "2");
+    let called = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let done = called.clone();
+    bench.store.when_compacted(6, Box::new(move || done.store(true, std::sync::atomic::Ordering::Relaxed)));
+    assert!(!called.load(std::sync::atomic::Ordering::Relaxed));
+    drop(view);
+    bench.flush();
+    assert_eq!(bench.store.stats().compaction_deleted, 4);
+    assert!(called.load(std::sync::atomic::Ordering::Relaxed));
+}

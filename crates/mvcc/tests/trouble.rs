@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milepost_engine::mem::MemEngine;
 use milepost_engine::{Engine, Table};
-use milepost_mvcc::{RangeOptions, SpaceState, Store, StoreError, StoreOptions, Writer};
+use milepost_mvcc::{RangeOptions, SmallTable, SpaceState, Store, StoreError, StoreOptions, Writer, salvage, verify};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Revision, Term};
 
 fn open(engine: &Arc<MemEngine>, gen_changes: usize) -> (Store, Writer) {
@@ -116,8 +116,49 @@ fn a_lost_record_is_corruption_not_absence() {
 fn a_store_of_a_later_version_is_refused() {
     let engine = Arc::new(MemEngine::new());
     let mut txn = engine.write().expect("write");
-    txn.put(Table::Meta, b"format", &2_i64.to_be_bytes()).expect("put");
+    let mut row = crc32c::crc32c_append(crc32c::crc32c(b"format"), &2_i64.to_be_bytes()).to_le_bytes().to_vec();
+    row.extend(2_i64.to_be_bytes());
+    txn.put(Table::Meta, b"format", &row).expect("put");
     txn.commit().expect("commit");
     let refused = Store::open(engine, StoreOptions::default()).map(drop).expect_err("too new");
     assert_eq!(refused.to_string(), "store format 2 is newer than this program's 1; start the version that wrote it");
+}
+
+#[test]
+fn a_damaged_row_of_a_small_table_is_found_at_open() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    let mut change = writer.begin(LogIndex(1), Term(1));
+    change.table_put(SmallTable::Lease, b"lease".to_vec(), b"ttl".to_vec());
+    change.finish().expect("finish");
+    store.force_sync().expect("sync");
+    for (table, key) in [(Table::Lease, &b"lease"[..]), (Table::Meta, b"applied")] {
+        assert!(engine.flip_bit(table, key, 50));
+        let refused = Store::open(engine.clone(), StoreOptions::default()).map(drop).expect_err("damaged");
+        assert!(refused.to_string().contains(table.name()), "{refused}");
+        assert!(engine.flip_bit(table, key, 50));
+    }
+}
+
+#[test]
+fn a_suspect_store_is_copied_if_every_record_stands_its_check() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 1000);
+    for index in 1..=50 {
+        put(&mut writer, index, ["a", "b", "c"][index as usize % 3]).expect("put");
+    }
+    store.force_sync().expect("sync");
+    let copy = Arc::new(MemEngine::new());
+    let walked = salvage(&*engine, &*copy).expect("sound");
+    assert_eq!(verify(&*copy).expect("sound"), walked);
+    for table in Table::ALL {
+        assert_eq!(engine.dump(table), copy.dump(table));
+    }
+    assert!(engine.flip_bit(Table::History, &Revision::new(30, 0).to_bytes(), 99));
+    let refused = salvage(&*engine, &MemEngine::new()).expect_err("damaged").to_string();
+    assert!(refused.contains("history, record 30.0"), "{refused}");
+    let mut txn = copy.write().expect("write");
+    assert!(txn.delete(Table::History, &Revision::new(51, 0).to_bytes()).expect("delete"));
+    txn.commit().expect("commit");
+    assert!(matches!(verify(&*copy), Err(StoreError::Corrupt { what: "missing", .. })));
 }

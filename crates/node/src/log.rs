@@ -3,6 +3,7 @@
 //! Messages that operators match on are kept to the letter as etcd writes them; ids are lower-case hexadecimal. Format,
 //! time stamps, levels shown and outputs are the server's business.
 
+use std::panic::Location;
 use std::time::Duration;
 
 /// How loud a message is.
@@ -79,22 +80,40 @@ impl From<Duration> for Value {
 
 /// Takes messages. Called from every thread of the member, also the hot ones: it must not wait for slow outputs.
 pub trait Log: Send + Sync {
-    /// One message. `logger` is etcd's sub-logger name (`raft`), absent for most.
-    fn log(&self, level: Level, logger: Option<&str>, msg: &str, fields: &[(&str, Value)]);
+    /// One message from `caller`. `logger` is etcd's sub-logger name (`raft`), absent for most.
+    fn log_at(
+        &self,
+        level: Level,
+        logger: Option<&str>,
+        caller: &'static Location<'static>,
+        msg: &str,
+        fields: &[(&str, Value)],
+    );
+}
+
+impl dyn Log + '_ {
+    /// One message from the line that calls this.
+    #[track_caller]
+    pub fn log(&self, level: Level, logger: Option<&str>, msg: &str, fields: &[(&str, Value)]) {
+        self.log_at(level, logger, Location::caller(), msg, fields);
+    }
 
     /// [`Level::Info`] without a sub-logger.
-    fn info(&self, msg: &str, fields: &[(&str, Value)]) {
-        self.log(Level::Info, None, msg, fields);
+    #[track_caller]
+    pub fn info(&self, msg: &str, fields: &[(&str, Value)]) {
+        self.log_at(Level::Info, None, Location::caller(), msg, fields);
     }
 
     /// [`Level::Warn`] without a sub-logger.
-    fn warn(&self, msg: &str, fields: &[(&str, Value)]) {
-        self.log(Level::Warn, None, msg, fields);
+    #[track_caller]
+    pub fn warn(&self, msg: &str, fields: &[(&str, Value)]) {
+        self.log_at(Level::Warn, None, Location::caller(), msg, fields);
     }
 
     /// [`Level::Error`] without a sub-logger.
-    fn error(&self, msg: &str, fields: &[(&str, Value)]) {
-        self.log(Level::Error, None, msg, fields);
+    #[track_caller]
+    pub fn error(&self, msg: &str, fields: &[(&str, Value)]) {
+        self.log_at(Level::Error, None, Location::caller(), msg, fields);
     }
 }
 
@@ -103,7 +122,15 @@ pub trait Log: Send + Sync {
 pub struct NoLog;
 
 impl Log for NoLog {
-    fn log(&self, _level: Level, _logger: Option<&str>, _msg: &str, _fields: &[(&str, Value)]) {}
+    fn log_at(
+        &self,
+        _level: Level,
+        _logger: Option<&str>,
+        _caller: &'static Location<'static>,
+        _msg: &str,
+        _fields: &[(&str, Value)],
+    ) {
+    }
 }
 
 /// A duration as Go prints it: the largest unit that leaves a whole part, no trailing zeros, hours and minutes apart.

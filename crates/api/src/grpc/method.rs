@@ -133,6 +133,18 @@ impl Method {
         &METHODS[self as usize]
     }
 
+    /// What `etcd_server_request_duration_seconds` calls it; `None`: not measured there.
+    pub(crate) fn request_type(index: usize) -> Option<&'static str> {
+        let names = &METHODS[index];
+        match (names.service, names.shape) {
+            (
+                "etcdserverpb.KV" | "etcdserverpb.Lease" | "etcdserverpb.Maintenance" | "etcdserverpb.Auth",
+                Shape::Unary,
+            ) => Some(names.method),
+            _ => None,
+        }
+    }
+
     /// A method's counters are on the metrics page from the start; those of recipes only after their first use.
     pub(crate) fn is_precreated(index: usize) -> bool {
         index < Self::Lock as usize
@@ -143,7 +155,11 @@ impl Method {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
             return format!("malformed method name: {path:?}");
         };
-        if SERVICES.contains(&service) { format!("unknown method {method} for service {service}") } else { format!("unknown service {service}") }
+        if SERVICES.contains(&service) {
+            format!("unknown method {method} for service {service}")
+        } else {
+            format!("unknown service {service}")
+        }
     }
 }
 
@@ -162,7 +178,9 @@ mod tests {
         ];
         let mut declared = 0;
         for file in files {
-            let word = |line: &str, before: &str| line.trim().strip_prefix(before).map(|rest| rest.trim_end_matches([';', '{', ' ']).to_owned());
+            let word = |line: &str, before: &str| {
+                line.trim().strip_prefix(before).map(|rest| rest.trim_end_matches([';', '{', ' ']).to_owned())
+            };
             let package = file.lines().find_map(|line| word(line, "package ")).unwrap();
             let mut service = String::new();
             for line in file.lines() {

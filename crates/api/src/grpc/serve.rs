@@ -25,7 +25,8 @@ pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
         return reply::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Status::with(Code::InvalidArgument, text));
     }
     if request.method() != HttpMethod::POST {
-        let text = format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str());
+        let text =
+            format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str());
         return reply::refused(StatusCode::METHOD_NOT_ALLOWED, &Status::with(Code::Internal, text));
     }
     let Some(method) = Method::at(request.uri().path()) else {
@@ -42,17 +43,25 @@ pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
     door.metrics.client(call::api_version(request.headers()).unwrap_or("unknown"), is_stream);
     let accounting = Accounting::start(&door, method, call.started);
     let messages = Messages::new(request.into_body(), door.config.limits.max_receive_bytes());
-    if is_stream { open_stream(door, method, call, messages, accounting).await } else { unary(door, method, call, messages, accounting).await }
+    if is_stream {
+        open_stream(door, method, call, messages, accounting).await
+    } else {
+        unary(door, method, call, messages, accounting).await
+    }
 }
 
 /// `application/grpc`, alone or with a subtype behind `+` or `;`. Source: grpc-go `ContentSubtype`.
 fn is_grpc(content_type: &[u8]) -> bool {
-    content_type
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    content_type.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-async fn unary(door: Rc<Door>, method: Method, call: Call, mut messages: Messages<Incoming>, mut accounting: Accounting) -> Reply {
+async fn unary(
+    door: Rc<Door>,
+    method: Method,
+    call: Call,
+    mut messages: Messages<Incoming>,
+    mut accounting: Accounting,
+) -> Reply {
     let request = match messages.next().await {
         Some(Ok(request)) => request,
         Some(Err(status)) => return fail(&mut accounting, &status),
@@ -83,7 +92,12 @@ fn fail(accounting: &mut Accounting, status: &Status) -> Reply {
 }
 
 /// Decodes, admits, asks the handler, encodes.
-async fn ask<Q, A>(door: &Rc<Door>, call: &Call, request: Bytes, handler: impl AsyncFnOnce(&Rc<Door>, &Call, Q) -> Result<A, Status>) -> Result<Bytes, Status>
+async fn ask<Q, A>(
+    door: &Rc<Door>,
+    call: &Call,
+    request: Bytes,
+    handler: impl AsyncFnOnce(&Rc<Door>, &Call, Q) -> Result<A, Status>,
+) -> Result<Bytes, Status>
 where
     Q: Message + Default,
     A: Message,
@@ -123,6 +137,8 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
             door.admit(call, true)?;
             Ok(wire::encode(&maintenance::status(door, call, request).await?))
         }
+        Method::HashKv => ask(door, call, request, maintenance::hash_kv).await,
+        Method::Hash => ask(door, call, request, maintenance::hash).await,
         Method::AuthStatus => ask(door, call, request, auth::status).await,
         Method::Authenticate => ask(door, call, request, auth::authenticate).await,
         Method::HealthCheck => ask(door, call, request, health::check).await,
@@ -134,7 +150,13 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
     }
 }
 
-async fn open_stream(door: Rc<Door>, method: Method, call: Call, messages: Messages<Incoming>, mut accounting: Accounting) -> Reply {
+async fn open_stream(
+    door: Rc<Door>,
+    method: Method,
+    call: Call,
+    messages: Messages<Incoming>,
+    mut accounting: Accounting,
+) -> Reply {
     if let Err(status) = door.admit(&call, method == Method::Snapshot) {
         return fail(&mut accounting, &status);
     }

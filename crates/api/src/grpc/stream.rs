@@ -190,17 +190,33 @@ pub(crate) struct Driven {
 
 impl Driven {
     /// Runs what `start` makes of the stage; its output is how the stream ends.
-    pub(crate) fn start<F>(door: &Rc<Door>, method: Method, call: Call, accounting: Accounting, start: impl FnOnce(Stage) -> F) -> Pin<Box<dyn StreamBody>>
+    pub(crate) fn start<F>(
+        door: &Rc<Door>,
+        method: Method,
+        call: Call,
+        accounting: Accounting,
+        start: impl FnOnce(Stage) -> F,
+    ) -> Pin<Box<dyn StreamBody>>
     where
         F: Future<Output = Status> + 'static,
     {
         let outlet = Outlet { chunks: Rc::default(), door: Rc::clone(door), method };
         let wake = door.slots.open_stream();
         let call = Rc::new(call);
-        let stage = Stage { door: Rc::clone(door), call: Rc::clone(&call), outlet: outlet.clone(), ticket: wake.ticket() };
+        let stage =
+            Stage { door: Rc::clone(door), call: Rc::clone(&call), outlet: outlet.clone(), ticket: wake.ticket() };
         let deadline = call.deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
         let future: Pin<Box<dyn Future<Output = Status>>> = Box::pin(start(stage));
-        Box::pin(Self { door: Rc::clone(door), call, wake, outlet, accounting, deadline, future: Some(future), end: None })
+        Box::pin(Self {
+            door: Rc::clone(door),
+            call,
+            wake,
+            outlet,
+            accounting,
+            deadline,
+            future: Some(future),
+            end: None,
+        })
     }
 
     /// Why the stream ends now although its future goes on, if so. Registers for the moment when that changes.

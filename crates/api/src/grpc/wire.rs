@@ -112,7 +112,10 @@ fn message_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, Status> {
     let Some((&[flag, a, b, c, d], _)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if length > limit {
-        return Err(Status::with(Code::ResourceExhausted, format!("grpc: received message larger than max ({length} vs. {limit})")));
+        return Err(Status::with(
+            Code::ResourceExhausted,
+            format!("grpc: received message larger than max ({length} vs. {limit})"),
+        ));
     }
     match flag {
         0 => Ok(Some(length)),
@@ -128,7 +131,10 @@ fn message_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, Status> {
 pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
     match headers.get("grpc-encoding").map(|value| value.to_str().unwrap_or_default()) {
         None | Some("identity" | "") => Ok(()),
-        Some(other) => Err(Status::with(Code::Unimplemented, format!("grpc: Decompressor is not installed for grpc-encoding {other:?}"))),
+        Some(other) => Err(Status::with(
+            Code::Unimplemented,
+            format!("grpc: Decompressor is not installed for grpc-encoding {other:?}"),
+        )),
     }
 }
 
@@ -158,7 +164,10 @@ pub(crate) fn append<M: Message>(message: &M, out: &mut BytesMut) {
 pub(crate) fn put_prefix(length: usize, out: &mut BytesMut) {
     out.reserve(PREFIX_BYTES + length);
     out.put_u8(0);
-    out.put_u32(u32::try_from(length).expect("answers stay below 4 GiB: the largest is bounded by what memory holds of one range"));
+    out.put_u32(
+        u32::try_from(length)
+            .expect("answers stay below 4 GiB: the largest is bounded by what memory holds of one range"),
+    );
 }
 
 #[cfg(test)]
@@ -230,6 +239,9 @@ mod tests {
         assert!(check_encoding(&headers).is_ok());
         headers.insert("grpc-encoding", "gzip".parse().unwrap());
         let why = check_encoding(&headers).unwrap_err();
-        assert_eq!(why, Status::new(Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding \"gzip\""));
+        assert_eq!(
+            why,
+            Status::new(Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding \"gzip\"")
+        );
     }
 }

@@ -14,7 +14,11 @@ use crate::status::{self, Status};
 ///
 /// # Errors
 /// As any proposal: etcd asks the log.
-pub(crate) async fn status(door: &Rc<Door>, call: &Call, request: pb::AuthStatusRequest) -> Result<pb::AuthStatusResponse, Status> {
+pub(crate) async fn status(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::AuthStatusRequest,
+) -> Result<pb::AuthStatusResponse, Status> {
     match door.propose(call, Request::AuthStatus(request)).await? {
         Reply::AuthStatus(mut response) => {
             door.complete(&mut response.header);
@@ -28,6 +32,10 @@ pub(crate) async fn status(door: &Rc<Door>, call: &Call, request: pb::AuthStatus
 ///
 /// # Errors
 /// Always.
-pub(crate) async fn authenticate(_: &Rc<Door>, _: &Call, _: pb::AuthenticateRequest) -> Result<pb::AuthenticateResponse, Status> {
+pub(crate) async fn authenticate(
+    _: &Rc<Door>,
+    _: &Call,
+    _: pb::AuthenticateRequest,
+) -> Result<pb::AuthenticateResponse, Status> {
     Err(status::AUTH_NOT_ENABLED)
 }

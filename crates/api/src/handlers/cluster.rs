@@ -12,7 +12,11 @@ use crate::status::Status;
 ///
 /// # Errors
 /// No confirmation in time.
-pub(crate) async fn member_list(door: &Rc<Door>, call: &Call, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Status> {
+pub(crate) async fn member_list(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::MemberListRequest,
+) -> Result<pb::MemberListResponse, Status> {
     if request.linearizable {
         door.read_barrier(call).await?;
     }

@@ -17,7 +17,11 @@ const UNKNOWN: pb::HealthCheckResponse = pb::HealthCheckResponse { status: Servi
 ///
 /// # Errors
 /// NotFound for any name but the empty one.
-pub(crate) async fn check(_: &Rc<Door>, _: &Call, request: pb::HealthCheckRequest) -> Result<pb::HealthCheckResponse, Status> {
+pub(crate) async fn check(
+    _: &Rc<Door>,
+    _: &Call,
+    request: pb::HealthCheckRequest,
+) -> Result<pb::HealthCheckResponse, Status> {
     if request.service.is_empty() { Ok(SERVING) } else { Err(status::UNKNOWN_HEALTH_SERVICE) }
 }
 

@@ -26,6 +26,7 @@ pub(crate) async fn put(door: &Rc<Door>, call: &Call, request: pb::PutRequest) -
     validate::put(&request)?;
     match door.propose(call, Request::Put(request)).await? {
         Reply::Put(mut response) => {
+            door.metrics.operations.put.add(1);
             door.complete(&mut response.header);
             Ok(response)
         }
@@ -37,12 +38,17 @@ pub(crate) async fn put(door: &Rc<Door>, call: &Call, request: pb::PutRequest) -
 ///
 /// # Errors
 /// `facts/errors.md` §3, Range.
-pub(crate) async fn range(door: &Rc<Door>, call: &Call, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+pub(crate) async fn range(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::RangeRequest,
+) -> Result<pb::RangeResponse, Status> {
     validate::range(&request)?;
     if !request.serializable {
         door.read_barrier(call).await?;
     }
     let mut response = read(door, request, |reader, request| reader.range(request), is_long_range).await?;
+    door.metrics.operations.range.add(1);
     door.complete(&mut response.header);
     Ok(response)
 }
@@ -76,10 +82,15 @@ async fn stream_pieces(stage: &Stage, request: Result<pb::RangeRequest, Status>)
 ///
 /// # Errors
 /// `facts/errors.md` §3, DeleteRange.
-pub(crate) async fn delete_range(door: &Rc<Door>, call: &Call, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Status> {
+pub(crate) async fn delete_range(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::DeleteRangeRequest,
+) -> Result<pb::DeleteRangeResponse, Status> {
     validate::delete_range(&request)?;
     match door.propose(call, Request::DeleteRange(request)).await? {
         Reply::DeleteRange(mut response) => {
+            door.metrics.operations.delete.add(1);
             door.complete(&mut response.header);
             Ok(response)
         }
@@ -105,6 +116,7 @@ pub(crate) async fn txn(door: &Rc<Door>, call: &Call, request: pb::TxnRequest) -
             _ => return Err(confused("another reply than to a transaction")),
         }
     };
+    door.metrics.operations.count_txn(&response.responses);
     door.complete(&mut response.header);
     Ok(response)
 }
@@ -113,7 +125,11 @@ pub(crate) async fn txn(door: &Rc<Door>, call: &Call, request: pb::TxnRequest) -
 ///
 /// # Errors
 /// `facts/errors.md` §3, Compact.
-pub(crate) async fn compact(door: &Rc<Door>, call: &Call, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Status> {
+pub(crate) async fn compact(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::CompactionRequest,
+) -> Result<pb::CompactionResponse, Status> {
     let (revision, physical) = (request.revision, request.physical);
     match door.propose(call, Request::Compaction(request)).await? {
         Reply::Compaction(mut response) => {

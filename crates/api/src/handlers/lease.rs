@@ -20,7 +20,11 @@ const NOT_PRIMARY_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// `facts/errors.md` §3, LeaseGrant.
-pub(crate) async fn grant(door: &Rc<Door>, call: &Call, mut request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Status> {
+pub(crate) async fn grant(
+    door: &Rc<Door>,
+    call: &Call,
+    mut request: pb::LeaseGrantRequest,
+) -> Result<pb::LeaseGrantResponse, Status> {
     door.check_quota(call, cost::lease_grant()).await?;
     validate::lease_grant(&request)?;
     while request.id == 0 {
@@ -28,6 +32,8 @@ pub(crate) async fn grant(door: &Rc<Door>, call: &Call, mut request: pb::LeaseGr
     }
     match door.propose(call, Request::LeaseGrant(request)).await? {
         Reply::LeaseGrant(mut response) => {
+            door.metrics.leases_granted.add(1);
+            door.metrics.lease_ttl.observe(Duration::from_secs(response.ttl.unsigned_abs()));
             door.complete(&mut response.header);
             Ok(response)
         }
@@ -39,9 +45,14 @@ pub(crate) async fn grant(door: &Rc<Door>, call: &Call, mut request: pb::LeaseGr
 ///
 /// # Errors
 /// `facts/errors.md` §3, LeaseRevoke.
-pub(crate) async fn revoke(door: &Rc<Door>, call: &Call, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Status> {
+pub(crate) async fn revoke(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::LeaseRevokeRequest,
+) -> Result<pb::LeaseRevokeResponse, Status> {
     match door.propose(call, Request::LeaseRevoke(request)).await? {
         Reply::LeaseRevoke(mut response) => {
+            door.metrics.leases_revoked.add(1);
             door.complete(&mut response.header);
             Ok(response)
         }
@@ -53,9 +64,14 @@ pub(crate) async fn revoke(door: &Rc<Door>, call: &Call, request: pb::LeaseRevok
 ///
 /// # Errors
 /// No leader answers in time.
-pub(crate) async fn time_to_live(door: &Rc<Door>, call: &Call, request: pb::LeaseTimeToLiveRequest) -> Result<pb::LeaseTimeToLiveResponse, Status> {
+pub(crate) async fn time_to_live(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::LeaseTimeToLiveRequest,
+) -> Result<pb::LeaseTimeToLiveResponse, Status> {
     let until = call.started + door.config.limits.request_timeout();
-    let mut response = as_primary(door, until, || door.reader().lease_time_to_live(&request, door.backend.now())).await?;
+    let mut response =
+        as_primary(door, until, || door.reader().lease_time_to_live(&request, door.backend.now())).await?;
     door.complete(&mut response.header);
     Ok(response)
 }
@@ -64,7 +80,11 @@ pub(crate) async fn time_to_live(door: &Rc<Door>, call: &Call, request: pb::Leas
 ///
 /// # Errors
 /// None.
-pub(crate) async fn leases(door: &Rc<Door>, _: &Call, _: pb::LeaseLeasesRequest) -> Result<pb::LeaseLeasesResponse, Status> {
+pub(crate) async fn leases(
+    door: &Rc<Door>,
+    _: &Call,
+    _: pb::LeaseLeasesRequest,
+) -> Result<pb::LeaseLeasesResponse, Status> {
     let mut response = door.reader().leases();
     door.complete(&mut response.header);
     Ok(response)
@@ -101,6 +121,7 @@ async fn renew(door: &Rc<Door>, id: LeaseId) -> Result<i64, Status> {
                 let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
                 door.propose(&call, Request::LeaseCheckpoint(request)).await?;
             }
+            door.metrics.leases_renewed.add(1);
             Ok(renewal.ttl)
         }
         Err(status) if status == status::LEASE_NOT_FOUND => {
@@ -119,7 +140,11 @@ async fn renew(door: &Rc<Door>, id: LeaseId) -> Result<i64, Status> {
 }
 
 /// Asks until this member is the one that keeps the deadlines, or time is over.
-async fn as_primary<T>(door: &Rc<Door>, until: Instant, mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Status> {
+async fn as_primary<T>(
+    door: &Rc<Door>,
+    until: Instant,
+    mut ask: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Status> {
     loop {
         match ask() {
             Err(Error::NotPrimary) if Instant::now() < until => tokio::time::sleep(NOT_PRIMARY_PAUSE).await,

@@ -3,18 +3,23 @@
 use std::rc::Rc;
 
 use milepost_machine::Reply;
+use milepost_mvcc::{Store, StoreError};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 
 use crate::call::Call;
 use crate::door::{Door, confused};
-use crate::status::{self, Status};
+use crate::status::{self, Code, Status};
 
 /// Reads, raises or clears alarms. Reading goes through the log too, as in etcd.
 ///
 /// # Errors
 /// As any proposal.
-pub(crate) async fn alarm(door: &Rc<Door>, call: &Call, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Status> {
+pub(crate) async fn alarm(
+    door: &Rc<Door>,
+    call: &Call,
+    request: pb::AlarmRequest,
+) -> Result<pb::AlarmResponse, Status> {
     match door.propose(call, Request::Alarm(request)).await? {
         Reply::Alarm(mut response) => {
             door.complete(&mut response.header);
@@ -59,6 +64,49 @@ pub(crate) async fn status(door: &Rc<Door>, _: &Call, _: pb::StatusRequest) -> R
         },
         downgrade_info: Some(pb::DowngradeInfo { enabled, target_version }),
     })
+}
+
+/// A checksum of the keyspace's history up to a revision; 0: all of it.
+///
+/// # Errors
+/// The revision is compacted or has not happened.
+pub(crate) async fn hash_kv(
+    door: &Rc<Door>,
+    _: &Call,
+    request: pb::HashKvRequest,
+) -> Result<pb::HashKvResponse, Status> {
+    let hash = long(door, move |store| store.hash_kv(request.revision)).await?;
+    Ok(pb::HashKvResponse {
+        header: door.header(door.reader().revision()),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.hash_revision,
+    })
+}
+
+/// A checksum of everything, for tests.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn hash(door: &Rc<Door>, _: &Call, _: pb::HashRequest) -> Result<pb::HashResponse, Status> {
+    let revision = door.reader().revision();
+    let hash = long(door, |store| store.hash()).await?;
+    Ok(pb::HashResponse { header: door.header(revision), hash })
+}
+
+/// Reads a lot of the store without keeping this core's clients waiting.
+async fn long<T: Send + 'static>(
+    door: &Rc<Door>,
+    read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Status> {
+    let store = door.reader().store();
+    match tokio::task::spawn_blocking(move || read(&store)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(StoreError::Compacted { .. })) => Err(status::COMPACTED),
+        Ok(Err(StoreError::FutureRevision { .. })) => Err(status::FUTURE_REVISION),
+        Ok(Err(why)) => Err(Status::with(Code::Unknown, why.to_string())),
+        Err(_) => Err(confused("a checksum broke off")),
+    }
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -1,5 +1,8 @@
 //! HTTP/1 on the client port: health, version, metrics. The JSON gateway will join them.
 
+mod checks;
+mod health;
+mod query;
 mod version;
 
 use std::rc::Rc;
@@ -9,12 +12,14 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use self::query::Query;
 use crate::door::Door;
 use crate::grpc::reply::{Reply, ReplyBody};
 
 /// Answers one HTTP/1 request.
 pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
-    let mut reply = if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { route(&door, &request).await };
+    let mut reply =
+        if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { route(&door, &request).await };
     let headers = reply.headers_mut();
     // With no origins configured etcd tells every browser that it may call. Source: `facts/http.md` §4.
     headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
@@ -24,15 +29,22 @@ pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
 }
 
 async fn route(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
-    match request.uri().path() {
-        "/version" => get(request, || version::page(door)),
-        _ => not_found(),
+    let (path, query) = (request.uri().path(), Query::parse(request.uri().query().unwrap_or_default()));
+    if path == "/metrics" {
+        let text = door.page.render(&*door.backend);
+        return page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text);
     }
-}
-
-/// `page` for GET alone; etcd refuses even HEAD here.
-fn get(request: &Request<Incoming>, page: impl FnOnce() -> Reply) -> Reply {
-    if request.method() == Method::GET { page() } else { wrong_method() }
+    let is_get = request.method() == Method::GET;
+    match path {
+        "/version" if is_get => version::page(door),
+        "/health" if is_get => health::page(door, &query).await,
+        _ => match checks::Suite::at(path) {
+            Some((suite, only)) if is_get => suite.page(door, only, &query).await,
+            None if !matches!(path, "/version" | "/health") => not_found(),
+            // etcd's test for GET is an exact one: HEAD is refused too.
+            _ => wrong_method(),
+        },
+    }
 }
 
 fn wrong_method() -> Reply {
@@ -45,7 +57,7 @@ fn not_found() -> Reply {
     error(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-/// Plain text as Go's `http.Error` sends it.
+/// Plain text as Go's `http.Error` sends it, whatever the status.
 fn error(status: StatusCode, text: impl Into<Bytes>) -> Reply {
     let mut reply = page(status, "text/plain; charset=utf-8", text);
     reply.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));

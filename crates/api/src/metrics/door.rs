@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use milepost_proto::etcdserverpb::{ResponseOp, response_op::Response};
 use parking_lot::Mutex;
 
 use super::tally::{Tally, Timings, doubling};
@@ -11,6 +12,35 @@ use crate::status::Code;
 
 static HANDLING_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 static REQUEST_BOUNDS: [f64; 14] = doubling(0.001);
+
+static LEASE_BOUNDS: [f64; 24] = doubling(1.0);
+
+/// `etcd_mvcc_*_total`.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    pub(crate) range: Tally,
+    pub(crate) put: Tally,
+    pub(crate) delete: Tally,
+    pub(crate) txn: Tally,
+}
+
+impl Operations {
+    /// Counts what a transaction has done.
+    pub(crate) fn count_txn(&self, responses: &[ResponseOp]) {
+        if responses.len() > 1 {
+            self.txn.add(1);
+        }
+        for op in responses {
+            match &op.response {
+                Some(Response::ResponseRange(_)) => self.range.add(1),
+                Some(Response::ResponsePut(_)) => self.put.add(1),
+                Some(Response::ResponseDeleteRange(_)) => self.delete.add(1),
+                Some(Response::ResponseTxn(nested)) => self.count_txn(&nested.responses),
+                None => {}
+            }
+        }
+    }
+}
 
 /// Counters of one gRPC method.
 #[derive(Debug)]
@@ -32,6 +62,12 @@ pub(crate) struct DoorMetrics {
     pub(crate) health_failures: Tally,
     /// `etcd_server_request_duration_seconds` by method and success.
     pub(crate) requests: Vec<[Timings<14>; 2]>,
+    /// Ranges, puts, deletes and transactions of several operations that this door answered.
+    pub(crate) operations: Operations,
+    pub(crate) leases_granted: Tally,
+    pub(crate) leases_revoked: Tally,
+    pub(crate) leases_renewed: Tally,
+    pub(crate) lease_ttl: Timings<24>,
     /// Calls by shape (unary, stream) and API version. The lock is the door's own but for scrapes.
     pub(crate) clients: Mutex<BTreeMap<String, [u64; 2]>>,
 }
@@ -52,6 +88,11 @@ impl DoorMetrics {
             received_bytes: Tally::default(),
             health_success: Tally::default(),
             health_failures: Tally::default(),
+            operations: Operations::default(),
+            leases_granted: Tally::default(),
+            leases_revoked: Tally::default(),
+            leases_renewed: Tally::default(),
+            lease_ttl: Timings::new(&LEASE_BOUNDS),
             clients: Mutex::default(),
         }
     }

@@ -1,8 +1,11 @@
 //! What is counted, and the page that shows it.
 
 mod door;
+mod member;
 mod page;
+mod process;
 mod tally;
+mod text;
 
 pub(crate) use door::DoorMetrics;
 pub(crate) use page::Page;

@@ -39,7 +39,12 @@ pub(crate) struct Histogram {
 
 impl<const N: usize> Timings<N> {
     pub(crate) fn new(bounds: &'static [f64; N]) -> Self {
-        Self { bounds, buckets: std::array::from_fn(|_| Tally::default()), count: Tally::default(), nanoseconds: Tally::default() }
+        Self {
+            bounds,
+            buckets: std::array::from_fn(|_| Tally::default()),
+            count: Tally::default(),
+            nanoseconds: Tally::default(),
+        }
     }
 
     /// Notes one duration.

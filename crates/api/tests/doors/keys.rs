@@ -57,7 +57,10 @@ fn transactions_write_and_read() {
         let mut client = server.client().await;
         let op = |request| pb::RequestOp { request: Some(request) };
         let write = pb::TxnRequest {
-            success: vec![op(pb::request_op::Request::RequestPut(put("t", "1"))), op(pb::request_op::Request::RequestRange(get("t")))],
+            success: vec![
+                op(pb::request_op::Request::RequestPut(put("t", "1"))),
+                op(pb::request_op::Request::RequestRange(get("t"))),
+            ],
             ..Default::default()
         };
         let answer: pb::TxnResponse = client.unary(TXN, &write).await.unwrap();
@@ -65,8 +68,16 @@ fn transactions_write_and_read() {
         let reads = server.member.reads.load(std::sync::atomic::Ordering::Relaxed);
         let empty: pb::TxnResponse = client.unary(TXN, &pb::TxnRequest::default()).await.unwrap();
         assert_eq!((empty.header, empty.succeeded), (header(2), true));
-        assert_eq!(server.member.reads.load(std::sync::atomic::Ordering::Relaxed), reads, "without operations nothing is confirmed");
-        let read = pb::TxnRequest { failure: vec![], success: vec![op(pb::request_op::Request::RequestRange(get("t")))], ..Default::default() };
+        assert_eq!(
+            server.member.reads.load(std::sync::atomic::Ordering::Relaxed),
+            reads,
+            "without operations nothing is confirmed"
+        );
+        let read = pb::TxnRequest {
+            failure: vec![],
+            success: vec![op(pb::request_op::Request::RequestRange(get("t")))],
+            ..Default::default()
+        };
         let answer: pb::TxnResponse = client.unary(TXN, &read).await.unwrap();
         assert_eq!(answer.header, header(2));
         assert_eq!(server.member.reads.load(std::sync::atomic::Ordering::Relaxed), reads + 1);

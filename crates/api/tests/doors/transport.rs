@@ -1,1 +1,142 @@
-//! Soon.
+//! What is below the calls: framing, paths, stopping.
+
+use std::time::Duration;
+
+use milepost_proto::etcdserverpb as pb;
+use tokio::net::TcpStream;
+
+use crate::keys::{PUT, RANGE, get, put};
+use crate::support::{Answer, Server, run, serve};
+
+#[test]
+fn unknown_paths() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        assert_eq!(client.failure("/x.Y/Z", &put("", "")).await, (12, "unknown service x.Y".into()));
+        assert_eq!(
+            client.failure("/etcdserverpb.KV/Zap", &put("", "")).await,
+            (12, "unknown method Zap for service etcdserverpb.KV".into())
+        );
+        let (code, text) = client.failure("/v3lockpb.Lock/Lock", &put("", "")).await;
+        assert!(code == 12 && text.contains("not served yet"), "{text}");
+    });
+}
+
+#[test]
+fn half_a_message_and_no_message() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        call.send_raw(&[0, 0, 0, 0, 9, 1], true);
+        assert_eq!(call.next().await.unwrap_err(), (13, "unexpected EOF".into()));
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        call.half_close();
+        assert_eq!(call.next().await.unwrap_err().0, 13);
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        call.send_raw(&[0, 0, 0, 0, 2, 0xff, 0xff], true);
+        let (code, text) = call.next().await.unwrap_err();
+        assert!(code == 13 && text.starts_with("grpc: error unmarshalling request: "), "{text}");
+        let mut squeezed = server.client().await.with("grpc-encoding", "gzip");
+        assert_eq!(
+            squeezed.failure(PUT, &put("a", "")).await,
+            (12, "grpc: Decompressor is not installed for grpc-encoding \"gzip\"".into())
+        );
+    });
+}
+
+/// An answer to a request that is no gRPC over HTTP/2.
+async fn other_http2(server: &Server, method: &str, content_type: &str) -> (u16, String) {
+    let socket = TcpStream::connect(server.doors.local_addrs()[0]).await.unwrap();
+    let (mut connection, driver) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(async move {
+        let _ = driver.await;
+    });
+    let request = http::Request::builder()
+        .method(method)
+        .uri("http://x/version")
+        .header("content-type", content_type)
+        .body(())
+        .unwrap();
+    let head = connection.send_request(request, true).unwrap().0.await.unwrap();
+    (head.status().as_u16(), head.headers()["grpc-status"].to_str().unwrap().to_owned())
+}
+
+#[test]
+fn http2_is_grpc_only() {
+    serve(async |server| {
+        assert_eq!(other_http2(&server, "GET", "").await, (415, "3".into()));
+        assert_eq!(other_http2(&server, "POST", "application/json").await, (415, "3".into()));
+        assert_eq!(other_http2(&server, "GET", "application/grpc").await, (405, "13".into()));
+    });
+}
+
+#[test]
+fn many_calls_on_one_connection_share_confirmations() {
+    serve(async |server| {
+        let client = server.client().await;
+        let calls: Vec<_> = (0..200)
+            .map(|_| {
+                let mut client = client.clone();
+                tokio::spawn(async move { client.unary::<pb::RangeResponse>(RANGE, &get("a")).await })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        let reads = server.member.reads.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(reads < 200, "{reads} confirmations for 200 reads");
+    });
+}
+
+#[test]
+fn cancelled_calls_are_counted_and_answered_late_to_nobody() {
+    serve(async |server| {
+        server.member.set(Answer::Never);
+        let mut client = server.client().await;
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        call.send_last(&put("a", ""));
+        server.member.settle();
+        call.reset();
+        server.member.set(Answer::Apply);
+        let _: pb::PutResponse = client.unary(PUT, &put("a", "")).await.unwrap();
+        let line = "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1";
+        let metrics = crate::support::request(server.doors.local_addrs()[0], "GET", "/metrics").await.body;
+        assert!(metrics.contains(line));
+    });
+}
+
+#[test]
+fn stopping_ends_streams_and_waits_for_requests() {
+    run(async {
+        let server = Server::start();
+        let mut client = server.client().await;
+        let mut watch = client.open::<pb::WatchResponse>("/etcdserverpb.Watch/Watch").await;
+        let create = pb::WatchCreateRequest { key: "a".into(), ..Default::default() };
+        watch.send(&pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) });
+        assert!(watch.next().await.unwrap().unwrap().created);
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        let address = server.doors.local_addrs()[0];
+        let doors = server.doors;
+        let stopping = tokio::task::spawn_blocking(move || doors.stop(Duration::from_secs(10)));
+        assert_eq!(watch.next().await.unwrap_err(), (14, "etcdserver: server stopped".into()));
+        call.send_last(&put("a", "1"));
+        assert_eq!(call.next().await.unwrap().unwrap().header.unwrap().revision, 2, "a request under way is answered");
+        drop((client, watch, call));
+        stopping.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    });
+}
+
+#[test]
+fn a_dropped_server_does_not_wait() {
+    run(async {
+        let server = Server::start();
+        server.member.set(Answer::Never);
+        let mut client = server.client().await;
+        let mut call = client.open::<pb::PutResponse>(PUT).await;
+        call.send_last(&put("a", "1"));
+        server.member.settle();
+        let doors = server.doors;
+        tokio::task::spawn_blocking(move || doors.stop(Duration::ZERO)).await.unwrap();
+    });
+}

@@ -340,6 +340,23 @@ impl Lessor {
         inner.timers.next_due_ms().map(Duration::from_millis)
     }
 
+    /// Says what does not hold: on the leader every started lease has a deadline and something that will look at it in
+    /// time; elsewhere nothing runs.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let inner = self.inner.lock();
+        for (id, slot) in &inner.leases {
+            let waits = slot.timer != NEVER || inner.expired.contains(id);
+            let runs = slot.deadline != NEVER;
+            if runs != waits || (runs && !inner.primary) {
+                return Err(format!("lease {id}: primary {}, {slot:?}", inner.primary));
+            }
+            if !runs && inner.primary && !inner.unstarted.contains(id) {
+                return Err(format!("lease {id} never starts"));
+            }
+        }
+        Ok(())
+    }
+
     /// Fires the timers that are due. O(due).
     fn advance(&self, inner: &mut Inner, now: u64) {
         self.start(inner, now);

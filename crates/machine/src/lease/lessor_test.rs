@@ -215,5 +215,6 @@ fn timers_do_not_pile_up() {
         }
         assert!(lessor.expired(now, 100).is_empty());
         assert!(lessor.inner.lock().timers.items() <= 100, "step {step}");
+        assert_eq!(lessor.check(), Ok(()));
     }
 }

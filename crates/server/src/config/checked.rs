@@ -101,7 +101,9 @@ fn initial_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> 
     for (name, urls) in &members {
         for url in urls {
             if let Some(other) = owners.insert(url, name) {
-                return Err(format!("--initial-cluster: URL {url} is given twice, to {other:?} and {name:?}: each member needs its own"));
+                return Err(format!(
+                    "--initial-cluster: URL {url} is given twice, to {other:?} and {name:?}: each member needs its own"
+                ));
             }
         }
     }
@@ -114,7 +116,9 @@ fn compaction(mode: &str, retention: &str) -> Result<CompactionMode, String> {
     match (mode, plain) {
         ("periodic" | "revision", Some(0)) => Ok(CompactionMode::Off),
         ("periodic" | "revision", Some(n)) if n < 0 => Err(bad("must not be negative")),
-        ("periodic", Some(hours)) => Ok(CompactionMode::Periodic(Duration::from_secs(hours.unsigned_abs().saturating_mul(3600)))),
+        ("periodic", Some(hours)) => {
+            Ok(CompactionMode::Periodic(Duration::from_secs(hours.unsigned_abs().saturating_mul(3600))))
+        }
         ("periodic", None) => {
             let period = spelling::duration(retention).map_err(|why| bad(&why))?;
             Ok(if period.is_zero() { CompactionMode::Off } else { CompactionMode::Periodic(period) })
@@ -155,10 +159,14 @@ impl Config {
             return Err("--election-timeout must be >0 (set to 0ms)".into());
         }
         if election_ms < heartbeat_ms.saturating_mul(5) {
-            return Err(format!("--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"));
+            return Err(format!(
+                "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+            ));
         }
         if election_ms > 50_000 {
-            return Err(format!("--election-timeout[{election_ms}ms] is too long, and should be set less than 50000ms"));
+            return Err(format!(
+                "--election-timeout[{election_ms}ms] is too long, and should be set less than 50000ms"
+            ));
         }
         if settings.is_given("listen-client-urls") && !settings.is_given("advertise-client-urls") {
             return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
@@ -167,7 +175,9 @@ impl Config {
 
         let name = text("name").to_owned();
         let mut initial_cluster_text = text("initial-cluster").to_owned();
-        if !settings.is_given("initial-cluster") && (settings.is_given("name") || settings.is_given("initial-advertise-peer-urls")) {
+        if !settings.is_given("initial-cluster")
+            && (settings.is_given("name") || settings.is_given("initial-advertise-peer-urls"))
+        {
             initial_cluster_text =
                 advertise_peer.iter().map(|url| format!("{name}={}", url.as_str())).collect::<Vec<_>>().join(",");
         }
@@ -176,7 +186,10 @@ impl Config {
         let snapshot_count = number("snapshot-count")?;
         let small = |name: &str| -> Result<usize, String> {
             let value = number(name)?;
-            usize::try_from(value).ok().filter(|v| *v > 0 && *v <= i32::MAX as usize).ok_or_else(|| format!("--{name}: {value} is out of range: 1 to 2147483647"))
+            usize::try_from(value)
+                .ok()
+                .filter(|v| *v > 0 && *v <= i32::MAX as usize)
+                .ok_or_else(|| format!("--{name}: {value} is out of range: 1 to 2147483647"))
         };
         Ok(Self {
             data_dir: PathBuf::from(match text("data-dir") {
@@ -204,10 +217,41 @@ impl Config {
             compaction,
             max_txn_ops: small("max-txn-ops")?,
             max_request_bytes: small("max-request-bytes")?,
-            log_level: LEVELS.iter().position(|known| *known == level).ok_or_else(|| format!("unrecognized level: {level:?}"))?,
+            log_level: LEVELS
+                .iter()
+                .position(|known| *known == level)
+                .ok_or_else(|| format!("unrecognized level: {level:?}"))?,
             unsafe_no_fsync: spelling::boolean(text("unsafe-no-fsync"))?,
             name,
         })
+    }
+
+    /// Refuses what needs other members: this version runs alone.
+    ///
+    /// # Errors
+    /// What was asked for, and what to do.
+    pub fn check_alone(&self) -> Result<(), String> {
+        if self.initial_cluster.len() > 1 {
+            return Err(format!(
+                "--initial-cluster names {} members; this version of Milepost runs as a lone member: name only {:?}",
+                self.initial_cluster.len(),
+                self.name
+            ));
+        }
+        if !self.is_new_cluster {
+            return Err(
+                "--initial-cluster-state=existing: this version of Milepost cannot join a cluster; use \"new\"".into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Shortest lease in whole seconds: one and a half election timeouts. Source: etcd `NewServer`, `minTTL`.
+    #[must_use]
+    pub fn min_lease_ttl(&self) -> i64 {
+        let ticks = self.election_ticks.saturating_mul(3) / 2;
+        let timeout = self.heartbeat.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+        i64::try_from(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0)).unwrap_or(i64::MAX)
     }
 
     /// Checks that bind this member to the cluster it forms; only a member without a log needs them.
@@ -270,7 +314,10 @@ mod tests {
     #[test]
     fn complaints_name_the_value() {
         for (args, part) in [
-            (&["--listen-client-urls=http://example.com:1"][..], "expected IP in URL for binding (http://example.com:1)"),
+            (
+                &["--listen-client-urls=http://example.com:1"][..],
+                "expected IP in URL for binding (http://example.com:1)",
+            ),
             (&["--listen-client-urls=http://127.0.0.1:1"], "--advertise-client-urls is required"),
             (&["--heartbeat-interval=0"], "must be >0"),
             (&["--election-timeout=400"], "should be at least as 5 times as"),
@@ -286,12 +333,22 @@ mod tests {
             let why = config(args).unwrap_err();
             assert!(why.contains(part), "{args:?}: {why}");
         }
-        assert!(config(&["--name=x", "--initial-cluster=y=http://h:1"]).unwrap().check_bootstrap().unwrap_err().contains("\"x\""));
+        assert!(
+            config(&["--name=x", "--initial-cluster=y=http://h:1"])
+                .unwrap()
+                .check_bootstrap()
+                .unwrap_err()
+                .contains("\"x\"")
+        );
     }
 
     #[test]
     fn retention_forms() {
-        let mode = |m: &str, r: &str| config(&[&format!("--auto-compaction-mode={m}"), &format!("--auto-compaction-retention={r}")]).unwrap().compaction;
+        let mode = |m: &str, r: &str| {
+            config(&[&format!("--auto-compaction-mode={m}"), &format!("--auto-compaction-retention={r}")])
+                .unwrap()
+                .compaction
+        };
         assert_eq!(mode("periodic", "2"), CompactionMode::Periodic(Duration::from_secs(7200)));
         assert_eq!(mode("periodic", "10m"), CompactionMode::Periodic(Duration::from_secs(600)));
         assert_eq!(mode("revision", "1000"), CompactionMode::Revision(1000));

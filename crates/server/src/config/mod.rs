@@ -7,5 +7,5 @@ pub mod table;
 mod checked;
 mod help;
 
-pub use checked::{CompactionMode, Config};
+pub use checked::{CompactionMode, Config, LEVELS};
 pub use help::{page, usage};

@@ -95,7 +95,9 @@ pub fn parse(args: &[String], env: impl IntoIterator<Item = (String, String)>) -
         };
         match name {
             "h" | "help" => return Ok(Request::Help),
-            "version" if value.as_deref().is_none_or(|v| spelling::boolean(v) == Ok(true)) => return Ok(Request::Version),
+            "version" if value.as_deref().is_none_or(|v| spelling::boolean(v) == Ok(true)) => {
+                return Ok(Request::Version);
+            }
             _ => {}
         }
         let Some(flag) = find(name) else {
@@ -121,10 +123,14 @@ pub fn parse(args: &[String], env: impl IntoIterator<Item = (String, String)>) -
     Ok(Request::Serve(settings))
 }
 
-fn read_environment(settings: &mut Settings, env: impl IntoIterator<Item = (String, String)>) -> Result<(), UsageError> {
+fn read_environment(
+    settings: &mut Settings,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(), UsageError> {
     let names: BTreeMap<String, &'static Flag> = FLAGS.iter().map(|flag| (flag.env_name(), flag)).collect();
     let from_line: Vec<&str> = settings.given.keys().copied().collect();
-    let mut variables: Vec<(String, String)> = env.into_iter().filter(|(k, v)| k.starts_with("ETCD_") && !v.is_empty()).collect();
+    let mut variables: Vec<(String, String)> =
+        env.into_iter().filter(|(k, v)| k.starts_with("ETCD_") && !v.is_empty()).collect();
     variables.sort();
     for (variable, value) in variables {
         let Some(flag) = names.get(&variable) else {
@@ -137,7 +143,8 @@ fn read_environment(settings: &mut Settings, env: impl IntoIterator<Item = (Stri
                 flag.name
             )));
         }
-        check(flag, &value).map_err(|why| UsageError::Refused(format!("invalid value {value:?} for {variable}: {why}")))?;
+        check(flag, &value)
+            .map_err(|why| UsageError::Refused(format!("invalid value {value:?} for {variable}: {why}")))?;
         settings.given.insert(flag.name, value);
     }
     Ok(())
@@ -161,7 +168,9 @@ mod tests {
 
     #[test]
     fn one_dash_two_dashes_and_both_value_forms_are_the_same() {
-        for args in [&["-name", "x"][..], &["--name", "x"], &["--name=x"], &["-name=x", "--"], &["--name", "y", "--name", "x"]] {
+        for args in
+            [&["-name", "x"][..], &["--name", "x"], &["--name=x"], &["-name=x", "--"], &["--name", "y", "--name", "x"]]
+        {
             assert_eq!(settings(args, &[]).text("name"), "x", "{args:?}");
         }
         assert_eq!(settings(&[], &[]).text("name"), "default");
@@ -196,10 +205,13 @@ mod tests {
 
     #[test]
     fn the_environment_sets_what_the_line_does_not() {
-        let got = settings(&["--name=x"], &[("ETCD_DATA_DIR", "/d"), ("ETCD_NAME", ""), ("ETCD_NOPE", "1"), ("HOME", "/")]);
+        let got =
+            settings(&["--name=x"], &[("ETCD_DATA_DIR", "/d"), ("ETCD_NAME", ""), ("ETCD_NOPE", "1"), ("HOME", "/")]);
         assert_eq!((got.text("name"), got.text("data-dir")), ("x", "/d"));
         assert_eq!(got.warnings, ["ETCD_NOPE=1"]);
-        assert!(matches!(parsed(&["--name=x"], &[("ETCD_NAME", "x")]), Err(UsageError::Refused(why)) if why.contains("ETCD_NAME")));
+        assert!(
+            matches!(parsed(&["--name=x"], &[("ETCD_NAME", "x")]), Err(UsageError::Refused(why)) if why.contains("ETCD_NAME"))
+        );
         assert_eq!(
             parsed(&[], &[("ETCD_SNAPSHOT_COUNT", "many")]),
             Err(UsageError::Refused("invalid value \"many\" for ETCD_SNAPSHOT_COUNT: parse error".into()))

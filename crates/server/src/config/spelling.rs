@@ -129,7 +129,8 @@ impl Url {
 pub fn url(text: &str) -> Result<Url, Complaint> {
     let text = text.trim();
     let form = || format!("URL address does not have the form \"host:port\": {text}");
-    let (scheme, rest) = text.split_once(':').ok_or_else(|| format!("URL scheme must be http, https, unix, or unixs: {text}"))?;
+    let (scheme, rest) =
+        text.split_once(':').ok_or_else(|| format!("URL scheme must be http, https, unix, or unixs: {text}"))?;
     if !matches!(scheme, "http" | "https" | "unix" | "unixs") {
         return Err(format!("URL scheme must be http, https, unix, or unixs: {text}"));
     }
@@ -166,7 +167,9 @@ mod tests {
 
     #[test]
     fn integers_as_go_reads_them() {
-        for (text, value) in [("0", 0), ("10", 10), ("0x1F", 31), ("1_000", 1000), ("0b11", 3), ("0o17", 15), ("017", 15)] {
+        for (text, value) in
+            [("0", 0), ("10", 10), ("0x1F", 31), ("1_000", 1000), ("0b11", 3), ("0o17", 15), ("017", 15)]
+        {
             assert_eq!(unsigned(text), Ok(value), "{text}");
         }
         for text in ["", "-1", "1GB", "1__0", "_1", "1_", "0x", "1.0"] {
@@ -189,7 +192,10 @@ mod tests {
     #[test]
     fn urls_are_scheme_host_port() {
         let got = urls("http://127.0.0.1:2379, http://[::1]:0,http://127.0.0.1:2379").unwrap();
-        assert_eq!(got.iter().map(|u| (u.host.as_str(), u.port)).collect::<Vec<_>>(), [("127.0.0.1", 2379), ("::1", 0)]);
+        assert_eq!(
+            got.iter().map(|u| (u.host.as_str(), u.port)).collect::<Vec<_>>(),
+            [("127.0.0.1", 2379), ("::1", 0)]
+        );
         for (text, complaint) in [
             ("http:/10.0.0.1:2379", "URL address does not have the form \"host:port\": http:/10.0.0.1:2379"),
             ("http://10.0.0.1", "URL address does not have the form \"host:port\": http://10.0.0.1"),

@@ -22,7 +22,12 @@ pub struct Client {
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("somebody listens");
-        let (connection, driver) = h2::client::handshake(socket).await.expect("HTTP/2 is spoken");
+        let (connection, driver) = h2::client::Builder::new()
+            // Hundreds of small answers at once are what a test may ask for.
+            .data_frame_budget(1 << 20)
+            .handshake(socket)
+            .await
+            .expect("HTTP/2 is spoken");
         tokio::spawn(async move {
             // Ends with the server or with the test.
             let _ = driver.await;
@@ -38,13 +43,23 @@ impl Client {
 
     /// Opens a call without sending anything on it.
     pub async fn open<A: Message + Default>(&mut self, path: &str) -> Call<A> {
-        let mut request = Request::post(format!("http://server{path}")).header("content-type", "application/grpc").header("te", "trailers");
+        let mut request = Request::post(format!("http://server{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
         for (name, value) in &self.metadata {
             request = request.header(*name, value);
         }
         std::future::poll_fn(|cx| self.connection.poll_ready(cx)).await.expect("the connection takes calls");
-        let (answer, sender) = self.connection.send_request(request.body(()).expect("a valid head"), false).expect("the call begins");
-        Call { sender, answer: Some(answer), body: None, buffer: BytesMut::new(), headers: HeaderMap::new(), kind: std::marker::PhantomData }
+        let (answer, sender) =
+            self.connection.send_request(request.body(()).expect("a valid head"), false).expect("the call begins");
+        Call {
+            sender,
+            answer: Some(answer),
+            body: None,
+            buffer: BytesMut::new(),
+            headers: HeaderMap::new(),
+            kind: std::marker::PhantomData,
+        }
     }
 
     /// One message out, one in.

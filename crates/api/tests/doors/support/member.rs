@@ -48,7 +48,8 @@ impl Member {
     }
 
     pub fn with(config: Config) -> Self {
-        let (store, writer, opened) = Store::open(Arc::new(MemEngine::new()), StoreOptions::default()).expect("an empty store opens");
+        let (store, writer, opened) =
+            Store::open(Arc::new(MemEngine::new()), StoreOptions::default()).expect("an empty store opens");
         let config = Config { member_id: MemberId(8), ..config };
         let machine = Machine::open(store.clone(), writer, &opened, config).expect("an empty machine opens");
         let reader = machine.reader();
@@ -58,7 +59,8 @@ impl Member {
         let answer = Arc::new(Mutex::new(Answer::Apply));
         let (watchers, how) = (hub.clone(), Arc::clone(&answer));
         std::thread::spawn(move || work(machine, &watchers, &box_, &how));
-        let standing = Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
+        let standing =
+            Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
         Self {
             mail: Mutex::new(mail),
             ids: AtomicU64::new(1),

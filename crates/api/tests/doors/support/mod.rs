@@ -4,7 +4,7 @@ mod client;
 mod member;
 mod plain;
 
-pub use client::{Client, Failure};
+pub use client::Client;
 pub use member::{Answer, Member};
 pub use plain::{Page, request};
 
@@ -22,7 +22,11 @@ pub struct Server {
 
 /// etcd's limits, but no answer takes longer than 5.2 s and progress comes quickly.
 pub fn limits() -> Limits {
-    Limits { election_timeout: Duration::from_millis(100), watch_progress_interval: Duration::from_millis(50), ..Limits::default() }
+    Limits {
+        election_timeout: Duration::from_millis(100),
+        watch_progress_interval: Duration::from_millis(50),
+        ..Limits::default()
+    }
 }
 
 impl Server {

@@ -70,6 +70,7 @@ impl Rig {
         let applied = self.machine.apply(entry, want_reply)?;
         self.index += 1;
         assert_eq!(self.machine.applied(), (LogIndex(self.index), Term(1)));
+        assert_eq!(self.machine.check(), Ok(()));
         Ok(applied)
     }
 

@@ -1,0 +1,106 @@
+//! What the member itself counts: leadership, log, store, watches.
+
+use milepost_machine::DEFAULT_QUOTA_BYTES;
+use milepost_proto::etcdserverpb::AlarmType;
+
+use super::text::Text;
+use crate::backend::Backend;
+
+/// Appends the member's part of the page.
+pub(crate) fn render(text: &mut Text, member: &dyn Backend, server_version: &str) {
+    identity(text, member, server_version);
+    store(text, member);
+    watches(text, member);
+}
+
+fn identity(text: &mut Text, member: &dyn Backend, server_version: &str) {
+    text.family(
+        "etcd_server_version",
+        "gauge",
+        "Which version is running. 1 for 'server_version' label with current version.",
+    );
+    text.sample("etcd_server_version", &[("server_version", server_version)], 1);
+    let id = format!("{:016x}", member.standing().member_id);
+    text.family(
+        "etcd_server_id",
+        "gauge",
+        "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+    );
+    text.sample("etcd_server_id", &[("server_id", &id)], 1);
+    text.family(
+        "etcd_cluster_version",
+        "gauge",
+        "Which version is running. 1 for 'cluster_version' label with current cluster version",
+    );
+    if let Some(version) = member.reader().cluster_version() {
+        text.sample("etcd_cluster_version", &[("cluster_version", &format!("{}.{}", version.major, version.minor))], 1);
+    }
+    let quota = match member.reader().config().quota_bytes {
+        0 => DEFAULT_QUOTA_BYTES,
+        bytes => bytes,
+    };
+    text.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", quota);
+    let name = "etcd_debugging_server_alarms";
+    text.family(name, "gauge", "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm");
+    for alarm in member.reader().alarms().list(AlarmType::None as i32) {
+        let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+        text.sample(name, &[("alarm_type", kind), ("server_id", &format!("{:016x}", alarm.member_id))], 1);
+    }
+}
+
+fn store(text: &mut Text, member: &dyn Backend) {
+    let (reader, store) = (member.reader(), member.reader().store());
+    let (sizes, stats) = (reader.sizes(), store.stats());
+    text.gauge(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Total size of the underlying database physically allocated in bytes.",
+        sizes.file,
+    );
+    text.gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Total size of the underlying database logically in use in bytes.",
+        sizes.in_use,
+    );
+    text.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", reader.revision());
+    text.gauge(
+        "etcd_debugging_mvcc_compact_revision",
+        "The revision of the last compaction in store.",
+        store.compact_revision(),
+    );
+    text.counter(
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        "Total number of db keys compacted.",
+        stats.compaction_deleted,
+    );
+    text.counter("milepost_store_commits_total", "Commits of the engine.", stats.commits);
+    text.counter("milepost_store_stalls_total", "Times that applying waited for a commit.", stats.stalls);
+    text.counter(
+        "milepost_store_commit_retries_total",
+        "Commits that failed and were tried again.",
+        stats.commit_retries,
+    );
+    text.gauge("milepost_store_overlay_bytes", "Bytes of changes that no commit has written yet.", stats.overlay_bytes);
+    text.gauge("milepost_store_overlay_changes", "Changes that no commit has written yet.", stats.overlay_changes);
+}
+
+fn watches(text: &mut Text, member: &dyn Backend) {
+    let stats = member.hub().stats();
+    text.gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", stats.streams);
+    text.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", stats.watchers);
+    text.gauge(
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Total number of unsynced slow watchers.",
+        stats.slow_watchers,
+    );
+    text.gauge(
+        "etcd_debugging_mvcc_pending_events_total",
+        "Total number of pending events to be sent.",
+        stats.pending_events,
+    );
+    text.counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", stats.events_sent);
+    text.counter(
+        "milepost_watch_overruns_total",
+        "Times that watchers were sent to read history because events came too fast.",
+        stats.overruns,
+    );
+}

@@ -1,0 +1,107 @@
+//! Walking everything an engine holds: to check it, or to copy what can be believed into another.
+//!
+//! After a failed sync nobody knows what of the last writes the disk has. Either every record still stands its check and
+//! the parts agree, then a copy of them is as good as the store was; or the store is rebuilt from a peer or a snapshot.
+
+use std::ops::Bound;
+
+use milepost_engine::{Engine, ReadTxn, Table};
+
+use crate::codec;
+use crate::error::StoreError;
+
+/// Records read, and written, in one go: bounds what a transaction holds in memory and keeps from being used again.
+const CHUNK: usize = 5000;
+
+/// What a walk has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Records of every table.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Checks every record of `engine`, and that each newest record of a key is the one that history has.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] with the first record that fails, or the engine's.
+pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
+    walk(engine, &mut |_, _| Ok(()))
+}
+
+/// Copies every record of `from` into `to`, which is empty, with the checks of [`verify`], and syncs it.
+///
+/// # Errors
+/// As [`verify`]; `to` is then of no use.
+pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError> {
+    let walked = walk(from, &mut |table, chunk| {
+        let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
+        // A tree of full pages, and the pages above them.
+        to.reserve(2 * bytes as u64 + (1 << 20))?;
+        let mut txn = to.write()?;
+        for (key, value) in chunk {
+            txn.append(table, key, value)?;
+        }
+        Ok(txn.commit()?)
+    })?;
+    to.sync()?;
+    Ok(walked)
+}
+
+type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Calls `each` with every record of every table, a chunk at a time, after checking it.
+fn walk(
+    engine: &dyn Engine,
+    each: &mut dyn FnMut(Table, &Chunk) -> Result<(), StoreError>,
+) -> Result<Walked, StoreError> {
+    let mut walked = Walked::default();
+    for table in Table::ALL {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let chunk = read_chunk(engine, table, after.as_deref())?;
+            let Some((last, _)) = chunk.last() else { break };
+            after = Some(last.clone());
+            walked.records += chunk.len() as u64;
+            walked.bytes += chunk.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
+            each(table, &chunk)?;
+        }
+    }
+    Ok(walked)
+}
+
+fn read_chunk(engine: &dyn Engine, table: Table, after: Option<&[u8]>) -> Result<Chunk, StoreError> {
+    let txn = engine.read()?;
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut cursor = txn.scan(table, from, Bound::Unbounded)?;
+    let mut chunk = Chunk::new();
+    while chunk.len() < CHUNK {
+        let Some((key, value)) = cursor.next()? else { break };
+        check(&*txn, table, key, value)?;
+        chunk.push((key.to_vec(), value.to_vec()));
+    }
+    Ok(chunk)
+}
+
+fn check(txn: &dyn ReadTxn, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match table {
+        Table::History => codec::decode_history(key, value).map(drop),
+        Table::Attached => codec::decode_attached(key, value).map(drop),
+        Table::Current => {
+            let current = codec::decode_current(key, value)?;
+            let at = current.revision.to_bytes();
+            let in_history =
+                txn.get(Table::History, &at)?.ok_or_else(|| codec::corrupt(Table::History, &at, "missing"))?;
+            let history = codec::decode_history(&at, in_history)?;
+            let same_value = current.value.is_none_or(|inline| inline == history.value);
+            let same = history.key == current.key && history.version == current.version && same_value;
+            let same = same && history.lease == current.lease && history.tombstone == current.tombstone;
+            if same && current.previous == history.previous {
+                return Ok(());
+            }
+            Err(codec::corrupt(table, key, "differs from history"))
+        }
+        _ => codec::decode_row(table, key, value).map(drop),
+    }
+}

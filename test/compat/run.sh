@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds the reference and runs the black-box tests. See README.md.
+#
+#   run.sh [--slow] [go test arguments]
+#
+# MILEPOST_BIN=reference puts etcd on both sides.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+: "${COMPAT_CACHE:=${TMPDIR:-/tmp}/milepost-compat-cache}"
+: "${MILEPOST_BIN:=$(cd ../.. && pwd)/target/ci/milepost}"
+mkdir -p "$COMPAT_CACHE"
+COMPAT_CACHE=$(cd "$COMPAT_CACHE" && pwd)
+export COMPAT_CACHE MILEPOST_BIN
+
+if [ "${1:-}" = --slow ]; then
+    shift
+    : "${COMPAT_OPS:=60000}" "${COMPAT_KUBE_ROUNDS:=100}" "${KILL_ROUNDS:=200}" "${COMPAT_WATCHERS:=100000}"
+    export COMPAT_OPS COMPAT_KUBE_ROUNDS KILL_ROUNDS COMPAT_WATCHERS
+    limit=90m
+else
+    limit=10m
+fi
+
+started=$(date +%s)
+step() {
+    echo "== $1 ($(($(date +%s) - started)) s)"
+}
+
+step "vet"
+go vet -p 1 ./...
+step "reference"
+CGO_ENABLED=0 go build -p 1 -o "$COMPAT_CACHE/refetcd" ./refetcd
+if [ "$MILEPOST_BIN" = reference ]; then
+    MILEPOST_BIN=$COMPAT_CACHE/refetcd
+fi
+step "tests of $MILEPOST_BIN"
+# One package at a time: they measure, and the machine may be small. Never from
+# the cache: the server under test is not among what Go's test cache looks at.
+# -v, because the tables of what was asked are part of the result.
+go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "$@" ./... | grep -v '^=== '
+step "done"
