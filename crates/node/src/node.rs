@@ -194,6 +194,12 @@ impl Node {
         }
     }
 
+    /// Is the reserve of disk space used up? Then nothing should be put until some is free; what makes room still works.
+    #[must_use]
+    pub fn is_low_on_space(&self) -> bool {
+        self.inner.shared.is_low_on_space()
+    }
+
     /// Calls `watcher` with (leader, term) whenever one of them changes; from the Raft thread, so it must not block.
     pub fn watch_leader(&self, watcher: LeaderWatcher) {
         self.inner.shared.leader_watchers.lock().push(watcher);
@@ -339,6 +345,7 @@ fn spawn(
         snap_dir: config.snap_path(),
         max_snapshots: config.max_snapshots,
         last_point: snapshot_point,
+        snapshot_count: config.snapshot_count,
     };
     let threads = (|| {
         Ok(Threads {

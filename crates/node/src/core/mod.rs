@@ -142,8 +142,10 @@ pub struct Standing {
     pub last: u64,
     /// First entry that can be sent.
     pub first: u64,
-    /// Who transfers to whom; 0 if no transfer is under way.
+    /// To whom leadership is being handed over; 0 if it is not.
     pub transferee: u64,
+    /// Read requests that had to be repeated.
+    pub reads_resent: u64,
 }
 
 /// See the module.
@@ -614,6 +616,7 @@ impl Core {
             last: raft.raft_log.last_index(),
             first: self.node.store().first(),
             transferee: raft.lead_transferee.unwrap_or(0),
+            reads_resent: self.reads.resent(),
         }
     }
 
