@@ -53,6 +53,8 @@ const ROWS: &[Row] = &[
         words: "list --key-size 40 --val-size 1024 --clients 10 --limit 500 --duration 5s",
         quick: false,
     },
+    Row { name: "txn of a read and a put", words: "txn-mixed --key-size 40 --warmup 1s --duration 5s", quick: false },
+    Row { name: "lease grant", words: "lease-grant --warmup 1s --duration 5s", quick: false },
     Row { name: "lease keep-alive", words: "lease-keepalive --warmup 1s --duration 5s", quick: false },
     Row { name: "watch, 1000 on one key", words: "watch --watchers 1000 --streams 100 --duration 5s", quick: false },
 ];

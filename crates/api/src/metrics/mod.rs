@@ -2,6 +2,7 @@
 
 mod door;
 mod member;
+mod node;
 mod page;
 mod process;
 mod tally;
