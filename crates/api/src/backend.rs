@@ -9,6 +9,7 @@ use bytes::Bytes;
 use milepost_machine::Reader;
 use milepost_mvcc::watch::Hub;
 
+use milepost_node::metrics::NodeMetrics;
 pub use milepost_node::{Completion, CompletionSink, NodeError, Waiter};
 
 /// Where this member stands, as far as callers are told.
@@ -52,6 +53,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The monotonic clock by which leases run.
     fn now(&self) -> Duration;
+
+    /// What Raft, the log and apply count.
+    fn metrics(&self) -> &NodeMetrics;
 }
 
 impl Backend for milepost_node::Node {
@@ -90,5 +94,9 @@ impl Backend for milepost_node::Node {
 
     fn now(&self) -> Duration {
         self.clock().monotonic()
+    }
+
+    fn metrics(&self) -> &NodeMetrics {
+        self.metrics()
     }
 }

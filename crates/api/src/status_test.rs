@@ -68,3 +68,43 @@ fn codes_have_grpcs_numbers_and_names() {
     let text = Status::new(Code::PermissionDenied, "etcdserver: permission denied").to_string();
     assert_eq!(text, "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
 }
+
+#[test]
+fn the_machines_refusals_keep_their_texts() {
+    use milepost_machine::Error::*;
+    let all = [
+        EmptyKey,
+        KeyNotFound,
+        ValueProvided,
+        LeaseProvided,
+        TooManyOps,
+        DuplicateKey,
+        InvalidSortOption,
+        StreamSort,
+        StreamFilter,
+        Compacted,
+        FutureRevision,
+        NoSpace,
+        Corrupt,
+        LeaseNotFound,
+        LeaseExists,
+        LeaseTtlTooLarge,
+        NotPrimary,
+        MemberExists,
+        MemberNotFound,
+        PeerUrlExists,
+        NotLearner,
+        TooManyLearners,
+        NotEnoughStarted,
+        DowngradeFormat,
+        DowngradeTarget,
+        NoClusterVersion,
+        DowngradeInProgress,
+        AuthUnavailable,
+        Storage("disk".into()),
+    ];
+    for error in all {
+        let text = error.text().to_owned();
+        assert_eq!(Status::from(error).message, text);
+    }
+}

@@ -218,15 +218,15 @@ impl Load {
         Ok((sum, tickets))
     }
 
-    /// Runs a phase that must not fail, as loading and warming up.
+    /// Runs a phase that must not fail, as loading and warming up; returns the number of answers.
     ///
     /// # Errors
     /// The first error of any request, as [`LoadError::Preparation`].
-    pub fn prepare(&self, what: &'static str, work: Arc<dyn Work>, until: Until) -> Result<(), LoadError> {
+    pub fn prepare(&self, what: &'static str, work: Arc<dyn Work>, until: Until) -> Result<u64, LoadError> {
         let (outcome, _) = self.run(work, until, None, || ())?;
         match outcome.errors.into_keys().next() {
             Some(text) => Err(LoadError::Preparation { what, text }),
-            None => Ok(()),
+            None => Ok(outcome.good),
         }
     }
 }

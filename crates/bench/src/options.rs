@@ -34,6 +34,13 @@ pub enum Command {
         /// Puts in each.
         ops: u64,
     },
+    /// Transactions of a read of several keys and a put.
+    TxnMixed {
+        /// Keys read in each.
+        read: u64,
+    },
+    /// Grants of leases.
+    LeaseGrant,
     /// Renewals of leases.
     LeaseKeepAlive {
         /// How many leases.
@@ -98,12 +105,16 @@ const COMMANDS: &[(&str, &str)] = &[
     ("range", "reads of one key each, of keys that are loaded first"),
     ("list", "lists of the whole key space, or pages of it"),
     ("txn-put", "transactions of several puts"),
+    ("txn-mixed", "transactions of a read of some keys and a put"),
+    ("lease-grant", "grants; the leases are revoked afterwards"),
     ("lease-keepalive", "renewals, one stream per client"),
     ("watch", "puts that many watchers hear of; ops are events received"),
 ];
 
 const READS: &[&str] = &["range", "list"];
-const WRITES: &[&str] = &["put", "txn-put"];
+const WRITES: &[&str] = &["put", "txn-put", "txn-mixed"];
+const KEYED: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed"];
+const KEYED_OR_WATCH: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed", "watch"];
 
 /// Bounds that keep a typing error from eating the machine.
 const CONNS_MAX: u64 = 20_000;
@@ -150,41 +161,17 @@ const FLAGS: &[Flag] = &[
         help: "open loop: N requests a second, late ones counted from when they were due",
         commands: &[],
     },
-    Flag {
-        name: "--key-size",
-        value: "BYTES",
-        default: "8",
-        help: "size of a key",
-        commands: &["put", "range", "list", "txn-put", "watch"],
-    },
-    Flag {
-        name: "--val-size",
-        value: "BYTES",
-        default: "256",
-        help: "size of a value",
-        commands: &["put", "range", "list", "txn-put", "watch"],
-    },
+    Flag { name: "--key-size", value: "BYTES", default: "8", help: "size of a key", commands: KEYED_OR_WATCH },
+    Flag { name: "--val-size", value: "BYTES", default: "256", help: "size of a value", commands: KEYED_OR_WATCH },
     Flag {
         name: "--key-space-size",
         value: "N",
         default: "",
         help: "number of different keys (100000; list: 10000; watch: 1)",
-        commands: &["put", "range", "list", "txn-put", "watch"],
+        commands: KEYED_OR_WATCH,
     },
-    Flag {
-        name: "--sequential",
-        value: "",
-        default: "",
-        help: "keys in order instead of drawn",
-        commands: &["put", "range", "list", "txn-put"],
-    },
-    Flag {
-        name: "--seed",
-        value: "N",
-        default: "1",
-        help: "same seed, same keys in the same order",
-        commands: &["put", "range", "list", "txn-put"],
-    },
+    Flag { name: "--sequential", value: "", default: "", help: "keys in order instead of drawn", commands: KEYED },
+    Flag { name: "--seed", value: "N", default: "1", help: "same seed, same keys in the same order", commands: KEYED },
     Flag {
         name: "--consistency",
         value: "l|s",
@@ -193,6 +180,13 @@ const FLAGS: &[Flag] = &[
         commands: READS,
     },
     Flag { name: "--limit", value: "N", default: "0", help: "keys per page, 0 for all", commands: &["list"] },
+    Flag {
+        name: "--read-keys",
+        value: "N",
+        default: "10",
+        help: "keys read by each transaction",
+        commands: &["txn-mixed"],
+    },
     Flag {
         name: "--count-only",
         value: "",
@@ -209,7 +203,7 @@ const FLAGS: &[Flag] = &[
         value: "N",
         default: "1000",
         help: "acknowledged writes read back and compared; 0 compares no content",
-        commands: &["put", "txn-put", "range", "list"],
+        commands: KEYED,
     },
     Flag {
         name: "--server-pid",
@@ -260,6 +254,8 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
             Command::List { limit: number("--limit", 0, u64::MAX >> 1)?, count_only: given.switch("--count-only")? }
         }
         "txn-put" => Command::TxnPut { ops: number("--txn-ops", 1, 10_000)? },
+        "txn-mixed" => Command::TxnMixed { read: number("--read-keys", 1, 1_000_000)? },
+        "lease-grant" => Command::LeaseGrant,
         "lease-keepalive" => Command::LeaseKeepAlive { leases: number("--leases", 1, 10_000_000)? },
         _ => Command::Watch {
             watchers: number("--watchers", 1, WATCHERS_MAX)?,
@@ -464,6 +460,8 @@ mod tests {
             Command::List { limit: 500, count_only: true }
         );
         assert_eq!(parse_line("txn-put --txn-ops 8").unwrap().command, Command::TxnPut { ops: 8 });
+        assert_eq!(parse_line("txn-mixed --read-keys 3").unwrap().command, Command::TxnMixed { read: 3 });
+        assert_eq!(parse_line("lease-grant").unwrap().command, Command::LeaseGrant);
         assert_eq!(parse_line("lease-keepalive --leases 5").unwrap().command, Command::LeaseKeepAlive { leases: 5 });
         let watch = parse_line("watch --watchers 10 --streams 2").unwrap();
         assert_eq!(watch.command, Command::Watch { watchers: 10, streams: 2 });

@@ -15,7 +15,7 @@ use crate::proc::{self, Usage};
 use crate::report::{Report, Server, per};
 use crate::tickets::Until;
 use crate::work::{
-    Acknowledged, Count, Fill, Grant, KeepAlive, Leases, List, Put, Range, ReadBack, Revoke, TxnPut, Work,
+    Acknowledged, Count, Fill, Grant, KeepAlive, Leases, List, Put, Range, ReadBack, Revoke, TxnMixed, TxnPut, Work,
 };
 
 /// Why there is no report.
@@ -40,18 +40,21 @@ pub fn execute(options: &Options) -> Result<Report, RunError> {
     match options.command {
         Command::Watch { watchers, streams } => fanout(options, &keys, watchers, streams, &before),
         Command::LeaseKeepAlive { leases } => keepalive(options, leases, &before),
+        Command::LeaseGrant => grant(options, &before),
         _ => kv(options, &keys, &before),
     }
 }
 
 fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
     let load = Load::connect(&options.shape, options.patience)?;
-    if matches!(options.command, Command::Range | Command::List { .. }) {
-        fill(&load, keys, matches!(options.command, Command::List { .. }))?;
+    match options.command {
+        Command::Range => fill(&load, keys, false)?,
+        Command::List { .. } | Command::TxnMixed { .. } => fill(&load, keys, true)?,
+        _ => {}
     }
     let measured = measure(options, &load, kv_work(options, keys))?;
     let puts_per_write = match options.command {
-        Command::Put => 1,
+        Command::Put | Command::TxnMixed { .. } => 1,
         Command::TxnPut { ops } => ops,
         _ => 0,
     };
@@ -75,8 +78,11 @@ fn kv_work(options: &Options, keys: &Arc<Keys>) -> Arc<dyn Work> {
             Arc::new(List { keys, limit, count_only, serializable, check_every: check_every(options) })
         }
         Command::TxnPut { ops } => Arc::new(TxnPut { keys, ops }),
+        Command::TxnMixed { read } => Arc::new(TxnMixed { keys, read }),
         Command::Range => Arc::new(Range { keys, serializable, check_every: check_every(options) }),
-        Command::Put | Command::LeaseKeepAlive { .. } | Command::Watch { .. } => Arc::new(Put { keys }),
+        Command::Put | Command::LeaseGrant | Command::LeaseKeepAlive { .. } | Command::Watch { .. } => {
+            Arc::new(Put { keys })
+        }
     }
 }
 
@@ -105,7 +111,8 @@ fn fill(load: &Load, keys: &Arc<Keys>, alone: bool) -> Result<(), RunError> {
     let tickets = fill.tickets();
     load.prepare("loading the keys", Arc::new(fill), Until::Total(tickets))?;
     let count = Count { keys: keys.clone(), alone };
-    Ok(load.prepare("counting the loaded keys", Arc::new(count), Until::Total(1))?)
+    load.prepare("counting the loaded keys", Arc::new(count), Until::Total(1))?;
+    Ok(())
 }
 
 fn read_back(load: &Load, work: ReadBack, report: &mut Report) -> Result<(), RunError> {
@@ -130,13 +137,40 @@ fn thin(samples: &[Acknowledged], most: usize) -> Vec<Acknowledged> {
 
 fn keepalive(options: &Options, count: u64, before: &Usage) -> Result<Report, RunError> {
     let load = Load::connect(&options.shape, options.patience)?;
-    // Ids of another run must not collide, whatever it left behind.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-    let leases = Arc::new(Leases { first: (mix(now) >> 2) as i64 + 1, count });
+    let leases = Arc::new(Leases { first: unused_lease_id(), count });
     load.prepare("granting leases", Arc::new(Grant(leases.clone())), Until::Total(count))?;
     let measured = measure(options, &load, Arc::new(KeepAlive(leases.clone())))?;
     load.prepare("revoking leases", Arc::new(Revoke(leases)), Until::Total(count))?;
     Ok(measured.report(options, before, measured.outcome.good))
+}
+
+fn grant(options: &Options, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    if !options.warmup.is_zero() {
+        let leases = fresh_leases();
+        let work = Arc::new(Grant(leases.clone()));
+        let granted = load.prepare("warming up", work, Until::Duration(options.warmup))?;
+        load.prepare("revoking leases", Arc::new(Revoke(leases)), Until::Total(granted))?;
+    }
+    let leases = fresh_leases();
+    let measured = watched(options, &load, Arc::new(Grant(leases.clone())))?;
+    let granted = measured.outcome.good;
+    // After an error it is not known which ids were granted; the leases end by themselves.
+    if measured.outcome.failed() == 0 {
+        load.prepare("revoking leases", Arc::new(Revoke(leases)), Until::Total(granted))?;
+    }
+    Ok(measured.report(options, before, granted))
+}
+
+fn fresh_leases() -> Arc<Leases> {
+    Arc::new(Leases { first: unused_lease_id(), count: u64::MAX })
+}
+
+/// The first of many ids that no other run has used: the present moment, well mixed, in the lower half of the positive
+/// numbers so that there is room above.
+fn unused_lease_id() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    (mix(now) >> 2) as i64 + 1
 }
 
 fn fanout(
@@ -166,6 +200,11 @@ fn measure(options: &Options, load: &Load, work: Arc<dyn Work>) -> Result<Measur
     if !options.warmup.is_zero() {
         load.prepare("warming up", work.clone(), Until::Duration(options.warmup))?;
     }
+    watched(options, load, work)
+}
+
+/// Runs the phase that counts, with an eye on the server.
+fn watched(options: &Options, load: &Load, work: Arc<dyn Work>) -> Result<Measured, RunError> {
     let watch = Watch::start(options)?;
     let mut anon_max = 0;
     let look = || {

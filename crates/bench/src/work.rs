@@ -14,7 +14,7 @@ pub use list::List;
 pub use put::Put;
 pub use range::Range;
 pub use readback::{Acknowledged, ReadBack, rewritten};
-pub use txn::TxnPut;
+pub use txn::{TxnMixed, TxnPut};
 
 use bytes::{Bytes, BytesMut};
 use milepost_proto::Message;

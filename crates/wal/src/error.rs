@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use milepost_types::LogIndex;
+use milepost_types::{LogIndex, Term};
 
 /// A log could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +150,15 @@ pub enum WalError {
         last: LogIndex,
         /// What is wrong with it.
         problem: &'static str,
+    },
+
+    /// The caller's HardState is older than the last one. Nothing was written.
+    #[error("the term cannot go back from {from} to {to}; this is a bug, please report it")]
+    TermGoesBack {
+        /// The last HardState's term.
+        from: Term,
+        /// The term asked for.
+        to: Term,
     },
 
     /// A `.snap` file is not what was written.

@@ -63,14 +63,24 @@ impl Content {
 
 fn decode_entry(data: Bytes) -> Result<raftpb::Entry, String> {
     let entry: raftpb::Entry = exactly(data)?;
-    if entry.index() == 0 || entry.term() == 0 || !(0..=ENTRY_TYPE_MAX).contains(&entry.r#type()) {
-        return Err(format!("no entry has index {}, term {}, type {}", entry.index(), entry.term(), entry.r#type()));
+    match entry_problem(&entry) {
+        Some(problem) => Err(format!("entry {} of term {}: {problem}", entry.index(), entry.term())),
+        None => Ok(entry),
     }
-    // Else a HardState of term 1 or 2 with one bit of its record's type turned over would pass for an entry.
-    if entry.r#type() != ENTRY_NORMAL && entry.data().is_empty() {
-        return Err(format!("entry {} is a conf change that changes nothing", entry.index()));
+}
+
+/// Why no log may hold `entry`; asked before writing and after reading.
+pub(crate) fn entry_problem(entry: &raftpb::Entry) -> Option<&'static str> {
+    if entry.index() == 0 || entry.term() == 0 {
+        Some("it has no index or no term")
+    } else if !(0..=ENTRY_TYPE_MAX).contains(&entry.r#type()) {
+        Some("its type is unknown")
+    } else if entry.r#type() != ENTRY_NORMAL && entry.data().is_empty() {
+        // Else a HardState of term 1 or 2 with one bit of its record's type turned over would pass for an entry.
+        Some("it is a conf change that changes nothing")
+    } else {
+        None
     }
-    Ok(entry)
 }
 
 fn decode_state(data: Bytes) -> Result<raftpb::HardState, String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use milepost_env::{Disk, File, Open};
 use milepost_proto::raftpb::{Entry, HardState};
-use milepost_types::LogIndex;
+use milepost_types::{LogIndex, Term};
 
 use crate::catalog::Catalog;
 use crate::error::WalError;
@@ -36,6 +36,12 @@ impl Recovered {
     #[must_use]
     pub fn last_index(&self) -> LogIndex {
         LogIndex(self.snapshot.index.0 + self.entries.len() as u64)
+    }
+
+    /// Its term.
+    #[must_use]
+    pub fn last_term(&self) -> Term {
+        self.entries.last().map_or(self.snapshot.term, |entry| Term(entry.term()))
     }
 }
 

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use milepost_env::{Disk, File, Lock, Open};
 use milepost_proto::raftpb::{Entry, HardState};
-use milepost_types::LogIndex;
+use milepost_types::{LogIndex, Term};
 
 use crate::catalog::{Catalog, Mark};
 use crate::error::{WalError, is_full};
 use crate::name::SegmentName;
 use crate::read::WalReader;
-use crate::record::{Encoder, Metadata, STATE_FRAME_BYTES_MAX, SnapshotMark, entry_frame_bytes_max};
+use crate::record::{Encoder, Metadata, STATE_FRAME_BYTES_MAX, SnapshotMark, entry_frame_bytes_max, entry_problem};
 use crate::recover::{self, Recovered, Scan};
 
 /// Size at which a segment is closed, in bytes: 64 million, not 64 MiB. etcd's `SegmentSizeBytes`.
@@ -72,6 +72,8 @@ pub struct Wal {
     crc: u32,
     /// Last index appended, or covered by a snapshot mark.
     last: LogIndex,
+    /// Its term.
+    last_term: Term,
     /// The last one appended.
     hard_state: HardState,
     /// Log bytes in the segments before the tail, since the oldest one that was there when the log was opened.
@@ -146,6 +148,7 @@ impl Wal {
             unsynced: false,
             crc,
             last: LogIndex(0),
+            last_term: Term(0),
             hard_state: HardState::default(),
             position: 0,
             locks: VecDeque::new(),
@@ -201,6 +204,7 @@ impl Wal {
             unsynced: false,
             crc,
             last: recovered.last_index(),
+            last_term: recovered.last_term(),
             hard_state: recovered.hard_state,
             position,
             locks,
@@ -248,13 +252,13 @@ impl Wal {
     /// first one are superseded.
     ///
     /// # Errors
-    /// [`WalError::NoSpace`], [`WalError::Misplaced`]: nothing was added, the log is as before. [`WalError::Disk`]: the
-    /// log is poisoned from then on. [`WalError::Poisoned`].
+    /// [`WalError::NoSpace`], [`WalError::Misplaced`], [`WalError::TermGoesBack`]: nothing was added, the log is as
+    /// before. [`WalError::Disk`]: the log is poisoned from then on. [`WalError::Poisoned`].
     ///
     /// Source: etcd `wal.Save`, without its sync.
     pub fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), WalError> {
         self.check_poison()?;
-        self.check_place(entries)?;
+        self.check_place(entries, hard_state)?;
         let bytes_max: u64 = entries.iter().map(entry_frame_bytes_max).sum();
         self.reserve(bytes_max + if hard_state.is_some() { STATE_FRAME_BYTES_MAX } else { 0 })?;
         self.encode_entries(entries);
@@ -319,7 +323,7 @@ impl Wal {
         self.reserve(crate::frame::frame_bytes_max(conf_state_max as u64))?;
         self.encoder().mark(mark);
         if mark.index > self.last {
-            self.last = mark.index;
+            (self.last, self.last_term) = (mark.index, mark.term);
             self.catalog().restart_at(mark.index.0);
         }
         self.sync()
@@ -458,9 +462,13 @@ impl Wal {
         self.tail.reserve_for(needed)
     }
 
-    fn check_place(&self, entries: &[Entry]) -> Result<(), WalError> {
+    /// What recovery would refuse is not written.
+    fn check_place(&self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), WalError> {
         let last = self.last;
         let misplaced = |entry: &Entry, problem| WalError::Misplaced { index: LogIndex(entry.index()), last, problem };
+        if let Some(state) = hard_state.filter(|state| state.term() < self.hard_state.term()) {
+            return Err(WalError::TermGoesBack { from: Term(self.hard_state.term()), to: Term(state.term()) });
+        }
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index() > last.0 + 1 {
             return Err(misplaced(first, "there is a gap before it"));
@@ -468,13 +476,18 @@ impl Wal {
         if first.index() <= self.hard_state.commit() {
             return Err(misplaced(first, "it is committed already"));
         }
+        let mut term = if first.index() == last.0 + 1 { self.last_term.0 } else { 0 };
         for (entry, index) in entries.iter().zip(first.index()..) {
-            if entry.index() != index || index == 0 {
+            if let Some(problem) = entry_problem(entry) {
+                return Err(misplaced(entry, problem));
+            }
+            if entry.index() != index {
                 return Err(misplaced(entry, "the entries are not contiguous"));
             }
-            if entry.term() == 0 {
-                return Err(misplaced(entry, "it has no term"));
+            if entry.term() < term {
+                return Err(misplaced(entry, "its term is below its predecessor's"));
             }
+            term = entry.term();
         }
         Ok(())
     }
@@ -487,6 +500,7 @@ impl Wal {
             catalog.note(Mark { index: entry.index(), seq: self.tail.name.seq, offset, crc: self.crc });
             Encoder { out: &mut self.buffer, crc: &mut self.crc }.entry(entry);
             self.last = LogIndex(entry.index());
+            self.last_term = Term(entry.term());
         }
     }
 

@@ -34,9 +34,12 @@ import (
 // callWithin bounds one call: a server that does not answer is a finding.
 const callWithin = 20 * time.Second
 
-// maxFindings is how many differences one suite collects before it gives up:
-// once the two states differ, every later answer does too.
-const maxFindings = 25
+// Once the two states differ, every later answer does too: a suite tells the
+// first few differences of each kind and gives up after some more.
+const (
+	toldPerKind = 4
+	maxTold     = 30
+)
 
 // Side is one of the two servers with the connection used for questions.
 type Side struct {
@@ -54,9 +57,10 @@ type Pair struct {
 	Ref, Sub *Side
 	Table    *Table
 
-	t        testing.TB
-	findings int
-	report   *os.File
+	t      testing.TB
+	found  map[string]int
+	told   int
+	report *os.File
 }
 
 // Answer is what one server said: messages in order, then the final status.
@@ -74,7 +78,12 @@ func StartPair(t testing.TB, opts harness.Options) *Pair {
 	t.Helper()
 	ref := harness.Start(t, harness.Reference(t), opts)
 	sub := harness.Start(t, harness.Subject(t), opts)
-	p := &Pair{Ref: newSide(t, ref), Sub: newSide(t, sub), Table: NewTable(), t: t}
+	p := &Pair{Ref: newSide(t, ref), Sub: newSide(t, sub), Table: NewTable(), t: t, found: map[string]int{}}
+	t.Cleanup(func() {
+		for kind, n := range p.found {
+			t.Logf("%d differences of kind %q", n, kind)
+		}
+	})
 	if name := os.Getenv("COMPAT_REPORT"); name != "" {
 		f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
@@ -171,23 +180,38 @@ func (p *Pair) Compare(kind, question string, ref, sub Answer) {
 	p.Finding(kind, question, showAnswer(refMasked), showAnswer(subMasked))
 }
 
-// Finding records one difference. The test fails, and stops after too many.
+// Finding records one difference and fails the test.
 func (p *Pair) Finding(kind, question, ref, sub string) {
 	p.t.Helper()
-	p.findings++
-	text := fmt.Sprintf("[%s] %s\n    reference: %s\n    subject:   %s", kind, question, ref, sub)
+	p.found[kind]++
+	if p.found[kind] > toldPerKind {
+		p.t.Fail()
+		return
+	}
+	p.told++
+	text := fmt.Sprintf("[%s] %s\n    reference: %s\n    subject:   %s%s", kind, question, ref, sub, whereTheyPart(ref, sub))
 	if p.report != nil {
 		fmt.Fprintf(p.report, "%s %s\n\n", p.t.Name(), text)
 	}
-	if p.findings >= maxFindings {
+	if p.told >= maxTold {
 		p.t.Log("\n" + p.Table.String())
 		p.t.Fatalf("too many differences; the last one: %s", text)
 	}
 	p.t.Error(text)
 }
 
-// Findings is how many differences have been recorded.
-func (p *Pair) Findings() int { return p.findings }
+// whereTheyPart points at the first difference of two long texts.
+func whereTheyPart(a, b string) string {
+	if max(len(a), len(b)) < 300 {
+		return ""
+	}
+	at := 0
+	for at < min(len(a), len(b)) && a[at] == b[at] {
+		at++
+	}
+	around := func(s string) string { return s[max(0, min(at, len(s))-80):min(len(s), at+160)] }
+	return fmt.Sprintf("\n    they part: reference …%s…\n               subject   …%s…", around(a), around(b))
+}
 
 // Stream collects a stream's messages until it ends.
 func Stream[M any, PM interface {

@@ -19,7 +19,7 @@ func TestLaterRPCs(t *testing.T) {
 	server := harness.Start(t, harness.Subject(t), harness.Options{NoSync: true})
 	conn := server.Conn(t)
 	for _, m := range []string{
-		method("Auth", "AuthEnable"), method("Auth", "UserAdd"), method("Auth", "Authenticate"), method("Auth", "RoleList"),
+		method("Auth", "AuthEnable"), method("Auth", "UserAdd"), method("Auth", "RoleList"),
 		method("Cluster", "MemberAdd"), method("Cluster", "MemberRemove"), method("Cluster", "MemberPromote"),
 		method("Maintenance", "Defragment"), method("Maintenance", "Snapshot"), method("Maintenance", "MoveLeader"),
 		"/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign",

@@ -88,7 +88,7 @@ func askRangeStreamInvalid(g *generator, name string) {
 	case 1:
 		req.SortOrder, req.SortTarget = pb.RangeRequest_DESCEND, pb.RangeRequest_KEY
 	case 2:
-		req.SortTarget = pb.RangeRequest_MOD
+		req.SortOrder, req.SortTarget = pb.RangeRequest_DESCEND, pb.RangeRequest_MOD
 	case 3:
 		req.SortOrder, req.SortTarget = pb.RangeRequest_ASCEND, pb.RangeRequest_VALUE
 	case 4:

@@ -11,12 +11,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
+	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"milepost.dev/test/compat/harness"
@@ -165,8 +166,8 @@ func ran(t *testing.T, bin harness.Binary, end func(*harness.Server) error) wald
 func terminated(s *harness.Server) error { _, err := s.Terminate(); return err }
 func killed(s *harness.Server) error     { s.Kill(); return nil }
 
-// TestSameEntries: the entries of the script's requests are the same bytes in
-// both logs, without their headers, whose form is compared apart.
+// TestSameEntries: the entries of the script's requests say the same in both
+// logs, in as many bytes, but for their headers, whose form is compared apart.
 func TestSameEntries(t *testing.T) {
 	for name, end := range map[string]func(*harness.Server) error{"terminated": terminated, "killed": killed} {
 		t.Run(name, func(t *testing.T) {
@@ -180,8 +181,8 @@ func TestSameEntries(t *testing.T) {
 	}
 }
 
-// requests are the clients' requests of a log in order: the bytes of each
-// without its header, and the header's shape.
+// requests are the clients' requests of a log in order: each without its
+// header, and the header's shape.
 func requests(t *testing.T, c waldir.Contents) []string {
 	t.Helper()
 	var out []string
@@ -209,7 +210,10 @@ func requests(t *testing.T, c waldir.Contents) []string {
 		if request.ClusterVersionSet != nil || request.ClusterMemberAttrSet != nil || request.DowngradeInfoSet != nil {
 			continue
 		}
-		out = append(out, withoutHeader(t, data)+headerShape(request))
+		if proto.Size(request) != len(data) {
+			t.Errorf("entry %d is %d bytes long, etcd would write %d", e.Index, len(data), proto.Size(request))
+		}
+		out = append(out, withoutHeader(t, request)+headerShape(request))
 	}
 	return out
 }
@@ -217,21 +221,18 @@ func requests(t *testing.T, c waldir.Contents) []string {
 // headerField is the number of the header in a raft request.
 const headerField = 100
 
-// withoutHeader is the message's bytes, as they were written, but the header.
-func withoutHeader(t *testing.T, data []byte) string {
+// withoutHeader is the rest of a request, encoded anew by one encoder: in what
+// order the fields of a message are written is each encoder's own affair (and
+// Go's writes the members of a oneof last).
+func withoutHeader(t *testing.T, request *pb.InternalRaftRequest) string {
 	t.Helper()
-	var rest []byte
-	for len(data) > 0 {
-		number, _, n := protowire.ConsumeField(data)
-		if n < 0 {
-			t.Fatal(protowire.ParseError(n))
-		}
-		if number != headerField {
-			rest = append(rest, data[:n]...)
-		}
-		data = data[n:]
+	rest := proto.Clone(request).(*pb.InternalRaftRequest)
+	rest.Header = nil
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(rest)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return hex.EncodeToString(rest)
+	return hex.EncodeToString(text)
 }
 
 func headerShape(r *pb.InternalRaftRequest) string {
@@ -292,4 +293,72 @@ func sameLines(t *testing.T, what string, want, got []string) {
 			t.Errorf("%s %d:\n reference %.300s\n subject   %.300s", what, i, a, b)
 		}
 	}
+}
+
+// TestSnapshots: with a low snapshot count the log holds snapshot records that
+// etcd takes, each with a .snap file that belongs to it, which says about the
+// members what etcd's says.
+func TestSnapshots(t *testing.T) {
+	const advertised = "http://127.0.0.1:23803"
+	run := func(bin harness.Binary) (members []string) {
+		server := harness.Start(t, bin, harness.Options{Args: []string{"--snapshot-count=100"}, AdvertisePeerURL: advertised})
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		kv := pb.NewKVClient(server.Conn(t))
+		for i := range 450 {
+			if _, err := kv.Put(ctx, &pb.PutRequest{Key: fmt.Append(nil, i%10), Value: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := server.Terminate(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := waldir.Read(filepath.Join(server.Dir, "member", "wal"), filepath.Join(server.Dir, "member", "snap"))
+		if err != nil || c.Error != "" {
+			t.Fatalf("%s: %v %s", bin.Name, err, c.Error)
+		}
+		if c.Start.Index == 0 || len(c.Start.Voters) != 1 {
+			t.Errorf("%s: after 450 entries the newest snapshot record is %+v", bin.Name, c.Start)
+		}
+		if last := c.Start.Index + uint64(len(c.Entries)); last < 450 {
+			t.Errorf("%s: the log ends at entry %d", bin.Name, last)
+		}
+		if c.SnapFile == nil || c.SnapFile.Index != c.Start.Index || c.SnapFile.Term != c.Start.Term {
+			t.Fatalf("%s: the newest .snap file is %+v, the record %+v", bin.Name, c.SnapFile, c.Start)
+		}
+		return v2Paths(t, c.SnapFile.Data, server.ClientURL)
+	}
+	sameLines(t, "node of the .snap file's tree", run(harness.Reference(t)), run(harness.Subject(t)))
+}
+
+// v2Paths lists the nodes of the old store's JSON, which is what a .snap file
+// holds: path and value, or path alone for a directory.
+func v2Paths(t *testing.T, data, clientURL string) []string {
+	t.Helper()
+	raw, err := hex.DecodeString(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type node struct {
+		Path, Value string
+		Children    map[string]*node
+	}
+	var tree struct{ Root *node }
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		t.Fatalf("a .snap file's data is no JSON of the old store: %v: %.200s", err, raw)
+	}
+	var out []string
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n == nil {
+			return
+		}
+		out = append(out, n.Path+" = "+strings.ReplaceAll(n.Value, clientURL, "CLIENT"))
+		for _, child := range n.Children {
+			walk(child)
+		}
+	}
+	walk(tree.Root)
+	sort.Strings(out)
+	return out
 }

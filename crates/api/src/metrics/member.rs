@@ -1,4 +1,4 @@
-//! What the member itself counts: leadership, log, store, watches.
+//! What the member itself counts: identity, store, watches.
 
 use milepost_machine::DEFAULT_QUOTA_BYTES;
 use milepost_proto::etcdserverpb::AlarmType;
@@ -9,6 +9,7 @@ use crate::backend::Backend;
 /// Appends the member's part of the page.
 pub(crate) fn render(text: &mut Text, member: &dyn Backend, server_version: &str) {
     identity(text, member, server_version);
+    super::node::render(text, member.metrics());
     store(text, member);
     watches(text, member);
 }

@@ -2,6 +2,7 @@
 
 mod door;
 mod member;
+mod node;
 mod page;
 mod process;
 mod tally;
@@ -9,3 +10,4 @@ mod text;
 
 pub(crate) use door::DoorMetrics;
 pub(crate) use page::Page;
+pub(crate) use process::descriptors_max;

@@ -1,4 +1,4 @@
-//! Leases: granted before the measured phase, kept alive on one stream per client, revoked after it.
+//! Leases: granted, kept alive on one stream per client, revoked after the run.
 
 use std::sync::Arc;
 

@@ -20,13 +20,17 @@ const STREAM: StreamId = StreamId(0);
 impl Bench {
     /// A hub over this many revisions of one key, with one stream of no bounds.
     fn new(revisions: usize) -> Self {
+        Self::bounded(revisions, Bounds { bytes: usize::MAX, frames: usize::MAX })
+    }
+
+    fn bounded(revisions: usize, bounds: Bounds) -> Self {
         let past = Past::default();
         for _ in 0..revisions {
             past.txn(&[(Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")))]).expect("a change");
         }
-        let (options, counters) = (HubOptions::default(), Arc::new(Counters::default()));
+        let options = HubOptions { bounds, ..HubOptions::default() };
+        let counters = Arc::new(Counters::default());
         let mut core = HubCore::new(Arc::new(past.clone()), options, counters.clone());
-        let bounds = Bounds { bytes: usize::MAX, frames: usize::MAX };
         let outbox = Arc::new(Outbox::new(bounds, Arc::new(|| ()), counters));
         core.step(Input::Open(STREAM, outbox.clone(), StreamOptions::default()));
         Self { past, core, outbox }
@@ -95,4 +99,30 @@ fn one_reading_serves_many() {
     assert_eq!(events, expected);
     assert!(steps < 30, "{steps} steps");
     assert_eq!(bench.past.all().len(), 10_000);
+}
+
+/// Many watchers of one change on a stream with little room: each time that it is read it is filled again.
+#[test]
+fn a_stream_that_is_read_is_filled_again() {
+    const FRAMES: usize = 50;
+    let mut bench = Bench::bounded(0, Bounds { bytes: usize::MAX, frames: FRAMES });
+    for _ in 0..20 * FRAMES {
+        bench.watch(0);
+    }
+    bench.step();
+    let batch = bench.past.txn(&[(Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")))]).expect("a change");
+    bench.core.step(Input::Batch(batch));
+    let (mut served, mut takes) = (0, 0);
+    while served < 20 * FRAMES {
+        bench.core.catch_up();
+        bench.core.flush();
+        let mut frames = Vec::new();
+        if bench.outbox.take(&mut frames) {
+            bench.core.step(Input::Drained(STREAM));
+        }
+        assert!(frames.len() <= FRAMES);
+        served += frames.len();
+        takes += 1;
+        assert!(takes <= 21, "{served} of {} after {takes} readings", 20 * FRAMES);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use milepost_mvcc::watch::{CreateRequest, Frame, Hub, HubOptions, Stream, StreamOptions};
+use parking_lot::Mutex;
 
 use crate::past::Past;
 
@@ -192,4 +193,42 @@ fn stopping_wakes_every_stream() {
     assert!(client.stream.is_ended());
     assert_eq!(client.frames()[0].revision, revision);
     hub.stop();
+}
+
+/// A hub that was held up for so long that its queue overflowed reads what it missed, without waiting for a further change.
+#[test]
+fn an_overrun_hub_reads_what_it_missed() {
+    let past = Past::default();
+    let hub = Hub::start(past.clone(), HubOptions { queue_batches: 3, ..HubOptions::default() });
+    let (entered, held) = channel();
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    // Holds the hub's thread whenever it is called, until the sender is gone.
+    let waker = Arc::new(move || {
+        entered.send(()).ok();
+        released.lock().recv().ok();
+    });
+    let stream = hub.open_stream(waker, StreamOptions::default());
+    stream.create(all());
+    held.recv_timeout(PATIENCE).expect("the hub is held in its first wake");
+    for _ in 0..20 {
+        put(&past, &hub);
+    }
+    drop(release);
+    let mut next = 2;
+    let mut frames = Vec::new();
+    while next <= 21 {
+        stream.take(&mut frames);
+        for frame in frames.drain(..) {
+            for event in events(&frame) {
+                assert_eq!(event, next);
+                next += 1;
+            }
+        }
+        if next <= 21 {
+            held.recv_timeout(PATIENCE).expect("a wake");
+        }
+    }
+    hub.stop();
+    assert_eq!(hub.stats().overruns, 1);
 }

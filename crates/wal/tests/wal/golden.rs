@@ -186,7 +186,7 @@ fn records_that_make_no_log_are_refused_in_words() {
         (&[ENTRY_1, (2, &[0x08, 0, 0x10, 1, 0x18, 2])], "entry 2 has term 1 after an entry of term 2"),
         (&[ENTRY_1, (3, &[0x08, 2, 0x10, 0, 0x18, 1]), ENTRY_1], "entry 1 is written again after commit 1"),
         (&[(3, &[0x08, 5]), (3, &[0x08, 4])], "the term goes back from 5 to 4"),
-        (&[(2, &[0x08, 1, 0x10, 1, 0x18, 1])], "entry 1 is a conf change that changes nothing"),
+        (&[(2, &[0x08, 1, 0x10, 1, 0x18, 1])], "entry 1 of term 1: it is a conf change that changes nothing"),
         (&[(1, &[0x08, 3, 0x10, 5])], "goes on as that of member 3 of cluster 5"),
         (&[(4, &[])], "a checksum record in the middle"),
         (&[(6, &[1])], "unknown record type"),

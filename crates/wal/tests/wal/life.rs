@@ -2,6 +2,7 @@
 
 use crate::common::{METADATA, arc, create, dir, disk, entries, entry, mark, small, state};
 use milepost_env::{Disk, Open, OsDisk};
+use milepost_proto::raftpb::Entry;
 use milepost_types::LogIndex;
 use milepost_wal::{Options, SnapshotMark, Wal, WalError};
 use std::path::Path;
@@ -160,7 +161,7 @@ fn older_entries_are_read_from_any_place() {
             wal.append(&new, Some(&state(term, 1, 0))).unwrap();
             expected.extend(new);
         } else {
-            let term = expected.last().map_or(1, milepost_proto::raftpb::Entry::term);
+            let term = expected.last().map_or(1, Entry::term);
             let new = entry(index, term, &vec![1; index as usize]);
             wal.append(std::slice::from_ref(&new), None).unwrap();
             expected.push(new);
@@ -209,9 +210,15 @@ fn entries_that_do_not_follow_are_refused_and_nothing_is_written() {
     wal.append(&entries(1..=3, 1, 4), Some(&state(1, 1, 2))).unwrap();
     wal.sync().unwrap();
     let gap = [entry(4, 1, b"a"), entry(6, 1, b"b")];
-    for wrong in [&entries(5..=5, 1, 1)[..], &entries(2..=2, 1, 1), &gap, &[entry(4, 0, b"")]] {
+    let old_term = [entry(4, 2, b"a"), entry(5, 1, b"b")];
+    let no_change = Entry { r#type: Some(1), data: None, ..entry(4, 1, b"") };
+    let no_type = Entry { r#type: Some(3), ..entry(4, 1, b"x") };
+    let wrong: [&[Entry]; 7] =
+        [&entries(5..=5, 1, 1), &entries(2..=2, 1, 1), &gap, &[entry(4, 0, b"")], &old_term, &[no_change], &[no_type]];
+    for wrong in wrong {
         assert!(matches!(wal.append(wrong, None), Err(WalError::Misplaced { .. })));
     }
+    assert!(matches!(wal.append(&[], Some(&state(0, 0, 0))), Err(WalError::TermGoesBack { .. })));
     let (_, recovered) = reopen(&disk, wal, Options::default());
     assert_eq!(recovered.entries, entries(1..=3, 1, 4));
 }

@@ -10,6 +10,7 @@ use milepost_engine::mem::MemEngine;
 use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
 use milepost_mvcc::watch::{Hub, HubOptions};
 use milepost_mvcc::{Store, StoreOptions};
+use milepost_node::metrics::NodeMetrics;
 use milepost_types::{LogIndex, MemberId, Term};
 
 /// What becomes of a proposal.
@@ -34,6 +35,7 @@ pub struct Member {
     reader: Reader,
     hub: Hub,
     started: Instant,
+    metrics: NodeMetrics,
     /// Where the member says that it stands.
     pub standing: Mutex<Standing>,
     /// What becomes of proposals and reads.
@@ -67,6 +69,7 @@ impl Member {
             reader,
             hub,
             started: Instant::now(),
+            metrics: NodeMetrics::default(),
             standing: Mutex::new(standing),
             answer,
             reads: AtomicU64::new(0),
@@ -148,5 +151,9 @@ impl Backend for Member {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn metrics(&self) -> &NodeMetrics {
+        &self.metrics
     }
 }

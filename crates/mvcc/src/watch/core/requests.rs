@@ -21,7 +21,7 @@ impl HubCore {
             self.ended += 1;
             return;
         };
-        // Everything published later than this will arrive as a batch, see the module's essay.
+        // Everything published later than this will arrive as a batch: see the fences in `Hub`.
         let revision = self.history.revision();
         if self.registry.len() == 0 {
             // Batches may have been withheld while nobody watched. Nobody who is synced wants them.
