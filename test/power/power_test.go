@@ -60,17 +60,19 @@ func freeURL(t *testing.T) string {
 type member struct {
 	cmd    *exec.Cmd
 	client *clientv3.Client
-	url    string
+	gone   chan error
 	log    string
 }
 
 // start runs the member on dir, with wrapper in front of the command if there is one, and waits for its first answer.
-func start(t *testing.T, dir string, wrapper ...string) (*member, error) {
-	client, peer := freeURL(t), freeURL(t)
+//
+// peer is the same for all starts of one member: it is part of who the member is.
+func start(t *testing.T, dir, peer string, wrapper ...string) (*member, error) {
+	client := freeURL(t)
 	words := append(wrapper, binary(t), "--data-dir", dir, "--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
 		"--snapshot-count", "300")
-	m := &member{cmd: exec.Command(words[0], words[1:]...), url: client, log: dir + ".log"}
+	m := &member{cmd: exec.Command(words[0], words[1:]...), gone: make(chan error, 1), log: dir + ".log"}
 	out, err := os.Create(m.log)
 	if err != nil {
 		t.Fatal(err)
@@ -81,8 +83,7 @@ func start(t *testing.T, dir string, wrapper ...string) (*member, error) {
 		t.Fatal(err)
 	}
 	out.Close()
-	gone := make(chan error, 1)
-	go func() { gone <- m.cmd.Wait() }()
+	go func() { m.gone <- m.cmd.Wait(); close(m.gone) }()
 	m.client, err = clientv3.New(clientv3.Config{Endpoints: []string{client}})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func start(t *testing.T, dir string, wrapper ...string) (*member, error) {
 			return m, fmt.Errorf("no answer: %w", err)
 		}
 		return m, nil
-	case err := <-gone:
+	case err := <-m.gone:
 		cancel()
 		m.client.Close()
 		return m, fmt.Errorf("it ended: %v", err)
@@ -107,6 +108,8 @@ func start(t *testing.T, dir string, wrapper ...string) (*member, error) {
 
 func (m *member) kill() {
 	syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL)
+	for range m.gone { // its port is free once it is gone
+	}
 	m.client.Close()
 }
 
@@ -150,7 +153,8 @@ func TestPowerLoss(t *testing.T) {
 	dice := rand.New(rand.NewSource(seed))
 	base := t.TempDir()
 	root, record := filepath.Join(base, "member"), filepath.Join(base, "record")
-	m, err := start(t, root, "strace", "-f", "-ttt", "-xx", "-s", "16777216", "-e", traced, "-o", record)
+	peer := freeURL(t)
+	m, err := start(t, root, peer, "strace", "-f", "-ttt", "-xx", "-s", "16777216", "-e", traced, "-o", record)
 	if err != nil {
 		text, _ := os.ReadFile(m.log)
 		t.Fatalf("under strace: %v\n%s", err, text)
@@ -179,7 +183,7 @@ func TestPowerLoss(t *testing.T) {
 			n = dice.Intn(first + 1)
 		}
 		dir := filepath.Join(base, fmt.Sprintf("cut-%d", i))
-		checkCut(t, events, n, root, dir, acks, rand.New(rand.NewSource(dice.Int63())), &tally)
+		checkCut(t, events, n, root, dir, peer, acks, rand.New(rand.NewSource(dice.Int63())), &tally)
 		os.RemoveAll(dir)
 	}
 	fmt.Printf("power loss: %+v\n", tally)
@@ -188,7 +192,7 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-func checkCut(t *testing.T, events []event, n int, root, dir string, acks []ack, dice *rand.Rand, tally *Tally) {
+func checkCut(t *testing.T, events []event, n int, root, dir, peer string, acks []ack, dice *rand.Rand, tally *Tally) {
 	tally.Cuts++
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -200,7 +204,7 @@ func checkCut(t *testing.T, events []event, n int, root, dir string, acks []ack,
 	if n > 0 {
 		at = events[n-1].at
 	}
-	m, err := start(t, dir)
+	m, err := start(t, dir, peer)
 	if err != nil {
 		text, _ := os.ReadFile(m.log)
 		t.Errorf("cut at event %d: the member does not come up: %v\n%s", n, err, text)

@@ -14,6 +14,6 @@ pub fn open_store(disk: Arc<dyn Disk>, no_sync: bool) -> OpenStore {
     Box::new(move |root: &Path| {
         let directory = Arc::new(StoreDirectory::open(disk, root)?);
         let engine = LmdbEngine::open_current(directory, LmdbOptions { no_sync, ..LmdbOptions::default() })?;
-        Store::open(Arc::new(engine), StoreOptions::default())
+        Store::open(Arc::new(engine), StoreOptions { compaction_hash: true, ..StoreOptions::default() })
     })
 }

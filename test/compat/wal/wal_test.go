@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -291,4 +293,72 @@ func sameLines(t *testing.T, what string, want, got []string) {
 			t.Errorf("%s %d:\n reference %.300s\n subject   %.300s", what, i, a, b)
 		}
 	}
+}
+
+// TestSnapshots: with a low snapshot count the log holds snapshot records that
+// etcd takes, each with a .snap file that belongs to it, which says about the
+// members what etcd's says.
+func TestSnapshots(t *testing.T) {
+	const advertised = "http://127.0.0.1:23803"
+	run := func(bin harness.Binary) (members []string) {
+		server := harness.Start(t, bin, harness.Options{Args: []string{"--snapshot-count=100"}, AdvertisePeerURL: advertised})
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		kv := pb.NewKVClient(server.Conn(t))
+		for i := range 450 {
+			if _, err := kv.Put(ctx, &pb.PutRequest{Key: fmt.Append(nil, i%10), Value: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := server.Terminate(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := waldir.Read(filepath.Join(server.Dir, "member", "wal"), filepath.Join(server.Dir, "member", "snap"))
+		if err != nil || c.Error != "" {
+			t.Fatalf("%s: %v %s", bin.Name, err, c.Error)
+		}
+		if c.Start.Index == 0 || len(c.Start.Voters) != 1 {
+			t.Errorf("%s: after 450 entries the newest snapshot record is %+v", bin.Name, c.Start)
+		}
+		if last := c.Start.Index + uint64(len(c.Entries)); last < 450 {
+			t.Errorf("%s: the log ends at entry %d", bin.Name, last)
+		}
+		if c.SnapFile == nil || c.SnapFile.Index != c.Start.Index || c.SnapFile.Term != c.Start.Term {
+			t.Fatalf("%s: the newest .snap file is %+v, the record %+v", bin.Name, c.SnapFile, c.Start)
+		}
+		return v2Paths(t, c.SnapFile.Data, server.ClientURL)
+	}
+	sameLines(t, "node of the .snap file's tree", run(harness.Reference(t)), run(harness.Subject(t)))
+}
+
+// v2Paths lists the nodes of the old store's JSON, which is what a .snap file
+// holds: path and value, or path alone for a directory.
+func v2Paths(t *testing.T, data, clientURL string) []string {
+	t.Helper()
+	raw, err := hex.DecodeString(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type node struct {
+		Path, Value string
+		Children    map[string]*node
+	}
+	var tree struct{ Root *node }
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		t.Fatalf("a .snap file's data is no JSON of the old store: %v: %.200s", err, raw)
+	}
+	var out []string
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n == nil {
+			return
+		}
+		out = append(out, n.Path+" = "+strings.ReplaceAll(n.Value, clientURL, "CLIENT"))
+		for _, child := range n.Children {
+			walk(child)
+		}
+	}
+	walk(tree.Root)
+	sort.Strings(out)
+	return out
 }
