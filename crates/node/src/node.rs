@@ -1,7 +1,7 @@
 //! The node as its callers see it: a handle.
 
 use crate::config::NodeConfig;
-use crate::core::{Core, CoreConfig, Input, Role};
+use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, Role};
 use crate::log::Value;
 use crate::metrics::NodeMetrics;
 use crate::recovery::{self, Recovery, StartError, guard};
@@ -194,6 +194,12 @@ impl Node {
         }
     }
 
+    /// Is the reserve of disk space used up? Then nothing should be put until some is free; what makes room still works.
+    #[must_use]
+    pub fn is_low_on_space(&self) -> bool {
+        self.inner.shared.is_low_on_space()
+    }
+
     /// Calls `watcher` with (leader, term) whenever one of them changes; from the Raft thread, so it must not block.
     pub fn watch_leader(&self, watcher: LeaderWatcher) {
         self.inner.shared.leader_watchers.lock().push(watcher);
@@ -319,6 +325,7 @@ fn spawn(
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
         first_read_context: shared.request_ids.next(),
+        memory_bytes_max: MEMORY_BYTES_MAX,
     };
     let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
     let duties = Duties::new(&shared, config, commit_at_start);
@@ -338,6 +345,7 @@ fn spawn(
         snap_dir: config.snap_path(),
         max_snapshots: config.max_snapshots,
         last_point: snapshot_point,
+        snapshot_count: config.snapshot_count,
     };
     let threads = (|| {
         Ok(Threads {

@@ -140,3 +140,22 @@ fn a_dropped_server_does_not_wait() {
         tokio::task::spawn_blocking(move || doors.stop(Duration::ZERO)).await.unwrap();
     });
 }
+
+#[test]
+fn clients_above_the_limit_wait() {
+    run(async {
+        let limits = milepost_api::Limits { max_connections: 2, ..crate::support::limits() };
+        let server = Server::with(limits, crate::support::Member::new());
+        let mut first = server.client().await;
+        let _: pb::PutResponse = first.unary(PUT, &put("a", "1")).await.unwrap();
+        let mut second = server.client().await;
+        let _: pb::PutResponse = second.unary(PUT, &put("a", "2")).await.unwrap();
+        let mut third = server.client().await;
+        let waiting = tokio::spawn(async move { third.unary::<pb::PutResponse>(PUT, &put("a", "3")).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        let answer = waiting.await.unwrap().unwrap();
+        assert_eq!(answer.header.unwrap().revision, 4);
+    });
+}

@@ -47,6 +47,7 @@ pub struct MemoryLog {
     entries: VecDeque<Entry>,
     memory_first: u64,
     bytes: usize,
+    bytes_max: usize,
     /// First index of each run of one term, from the cut on: (first index, term), ascending in both.
     terms: Vec<(u64, u64)>,
     /// Metadata for snapshots to followers: (applied index, conf state there).
@@ -67,13 +68,14 @@ impl MemoryLog {
     /// A log that starts after `cut` = (index, term) and holds `entries`.
     ///
     /// # Panics
-    /// If `entries` is not contiguous from the cut: recovery has checked that.
+    /// If `entries` is not contiguous from the cut: recovery has checked that. `bytes_max`: see [`MEMORY_BYTES_MAX`].
     pub fn new(
         hard_state: HardState,
         conf_state: ConfState,
         cut: (u64, u64),
         applied_index: u64,
         entries: Vec<Entry>,
+        bytes_max: usize,
     ) -> Self {
         let mut log = Self {
             start: RaftState::new(hard_state, conf_state.clone()),
@@ -81,6 +83,7 @@ impl MemoryLog {
             entries: VecDeque::new(),
             memory_first: cut.0 + 1,
             bytes: 0,
+            bytes_max,
             terms: vec![cut],
             applied_index,
             conf_state,
@@ -160,7 +163,7 @@ impl MemoryLog {
     pub fn applied_to(&mut self, applied: u64, persisted: u64) {
         self.applied_index = self.applied_index.max(applied);
         let droppable = applied.min(persisted);
-        while self.bytes > MEMORY_BYTES_MAX && self.entries.len() > ENTRIES_MIN && self.memory_first < droppable {
+        while self.bytes > self.bytes_max && self.entries.len() > ENTRIES_MIN && self.memory_first < droppable {
             let gone = self.entries.pop_front().expect("it is not empty");
             self.bytes -= size(&gone);
             self.memory_first += 1;
@@ -315,7 +318,7 @@ mod tests {
     }
 
     fn log(cut: (u64, u64), entries: Vec<Entry>) -> MemoryLog {
-        MemoryLog::new(HardState::default(), ConfState::default(), cut, cut.0, entries)
+        MemoryLog::new(HardState::default(), ConfState::default(), cut, cut.0, entries, MEMORY_BYTES_MAX)
     }
 
     #[test]

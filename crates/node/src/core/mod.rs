@@ -70,6 +70,8 @@ pub struct CoreConfig {
     pub pre_vote: bool,
     /// First of the numbers that mark this member's read requests; unique among members and over restarts.
     pub first_read_context: u64,
+    /// Bytes of applied entries to keep in memory, see [`MEMORY_BYTES_MAX`].
+    pub memory_bytes_max: usize,
 }
 
 /// What recovery found.
@@ -140,8 +142,10 @@ pub struct Standing {
     pub last: u64,
     /// First entry that can be sent.
     pub first: u64,
-    /// Who transfers to whom; 0 if no transfer is under way.
+    /// To whom leadership is being handed over; 0 if it is not.
     pub transferee: u64,
+    /// Read requests that had to be repeated.
+    pub reads_resent: u64,
 }
 
 /// See the module.
@@ -164,6 +168,8 @@ pub struct Core {
     handed_out: u64,
     /// Conf changes handed out and not reported, ascending.
     conf_changes_out: VecDeque<u64>,
+    /// Index of the newest snapshot received: conf changes before it are in its configuration.
+    snapshot_index: u64,
     /// Received snapshots whose Persist is under way: (number, snapshot).
     snapshots: VecDeque<(u64, raftpb::Snapshot)>,
     /// Waiting for entries from disk.
@@ -192,6 +198,7 @@ impl Core {
             restart.cut,
             restart.applied,
             restart.entries.iter().map(convert::entry_in).collect(),
+            config.memory_bytes_max,
         );
         let raft_config = raft::Config {
             id: config.id,
@@ -219,6 +226,7 @@ impl Core {
             hard_state: restart.hard_state,
             handed_out: restart.applied,
             conf_changes_out: VecDeque::new(),
+            snapshot_index: 0,
             snapshots: VecDeque::new(),
             fetches: BTreeMap::new(),
             last_fetch: 0,
@@ -412,7 +420,8 @@ impl Core {
     fn conf_change_applied(&mut self, index: u64, change: Option<&raftpb::ConfChange>) -> Result<(), CoreError> {
         let expected = self.conf_changes_out.pop_front();
         assert_eq!(expected, Some(index), "conf changes are reported once each, in order");
-        if let Some(change) = change.and_then(convert::conf_change_in) {
+        let news = change.filter(|_| index > self.snapshot_index);
+        if let Some(change) = news.and_then(convert::conf_change_in) {
             let conf_state = self.node.apply_conf_change(&change).map_err(broken("follow a conf change"))?;
             self.node.mut_store().set_conf_state(conf_state);
         }
@@ -483,7 +492,8 @@ impl Core {
         }
         if must_sync {
             if let Some(snapshot) = &snapshot {
-                self.handed_out = snapshot.metadata.as_ref().map_or(0, raftpb::SnapshotMetadata::index);
+                self.snapshot_index = snapshot.metadata.as_ref().map_or(0, raftpb::SnapshotMetadata::index);
+                self.handed_out = self.snapshot_index;
                 self.snapshots.push_back((number, snapshot.clone()));
             }
             let entries = entries.iter().map(convert::entry_out).collect();
@@ -606,6 +616,7 @@ impl Core {
             last: raft.raft_log.last_index(),
             first: self.node.store().first(),
             transferee: raft.lead_transferee.unwrap_or(0),
+            reads_resent: self.reads.resent(),
         }
     }
 

@@ -22,11 +22,13 @@ pub struct Reads {
     first_context: u64,
     /// When the request was last sent.
     sent_at: u64,
+    /// Requests that were repeated because time went by.
+    resent: u64,
 }
 
 impl Reads {
     pub fn new(first_context: u64) -> Self {
-        Self { next_context: first_context, asked: 0, sent: 0, confirmed: 0, first_context, sent_at: 0 }
+        Self { next_context: first_context, asked: 0, sent: 0, confirmed: 0, first_context, sent_at: 0, resent: 0 }
     }
 
     /// A batch waits from now on; true if its request is to be sent.
@@ -68,7 +70,14 @@ impl Reads {
 
     /// True if the request is to be repeated.
     pub fn tick(&mut self, now: u64) -> bool {
-        self.is_waiting() && now >= self.sent_at + RESEND_TICKS
+        let late = self.is_waiting() && now >= self.sent_at + RESEND_TICKS;
+        self.resent += u64::from(late);
+        late
+    }
+
+    /// Requests repeated so far.
+    pub fn resent(&self) -> u64 {
+        self.resent
     }
 }
 

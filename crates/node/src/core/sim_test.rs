@@ -8,13 +8,15 @@
 //! A failure names its seed and set-up; `run(set-up, seed)` replays it.
 
 use super::validate::Refused;
-use super::{Core, CoreConfig, Effect, Input, Persist, Proposal, Restart, Role, mix};
+use super::{Core, CoreConfig, Effect, Input, MEMORY_BYTES_MAX, Persist, Proposal, Restart, Role, mix};
 use bytes::Bytes;
 use milepost_proto::{Message as _, raftpb};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 const ELECTION_TICKS: usize = 10;
+/// Message type.
+const SNAPSHOT: i32 = 7;
 
 /// Draws from a counter.
 struct Rng(u64);
@@ -37,23 +39,47 @@ impl Rng {
 /// What survives a crash.
 #[derive(Clone, Default)]
 struct Disk {
+    /// (index, term) before the first entry.
+    cut: (u64, u64),
+    /// Of a received snapshot at the cut.
+    snapshot: raftpb::ConfState,
     entries: Vec<raftpb::Entry>,
     hard_state: raftpb::HardState,
 }
 
 impl Disk {
+    fn last(&self) -> u64 {
+        self.cut.0 + self.entries.len() as u64
+    }
+
+    fn term_at(&self, index: u64) -> u64 {
+        if index == self.cut.0 { self.cut.1 } else { self.entries[(index - self.cut.0) as usize - 1].term() }
+    }
+
     fn append(&mut self, entries: &[raftpb::Entry]) {
         if let Some(first) = entries.first() {
-            assert!(first.index() <= self.entries.len() as u64 + 1, "a gap in the log on disk");
-            self.entries.truncate(first.index() as usize - 1);
+            assert!((self.cut.0 + 1..=self.last() + 1).contains(&first.index()), "a gap in the log on disk");
+            self.entries.truncate((first.index() - self.cut.0) as usize - 1);
             self.entries.extend_from_slice(entries);
         }
     }
 
     fn write(&mut self, persist: &Persist) {
+        if let Some(metadata) = persist.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref()) {
+            self.cut = (metadata.index(), metadata.term());
+            self.snapshot = metadata.conf_state.clone().unwrap_or_default();
+            self.entries.clear();
+        }
         self.append(&persist.entries);
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
+        }
+    }
+
+    fn cut_to(&mut self, index: u64) {
+        if index > self.cut.0 && index <= self.last() {
+            self.cut = (index, self.term_at(index));
+            self.entries.retain(|entry| entry.index() > index);
         }
     }
 }
@@ -78,6 +104,8 @@ struct Machine {
     reads: VecDeque<(u64, u64)>,
     next_batch: u64,
     starts: u64,
+    /// Its syncs do not return.
+    stuck: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +124,9 @@ struct Counts {
     dropped_proposals: u64,
     transfers: u64,
     longest_log: u64,
+    cuts: u64,
+    snapshots: u64,
+    fetches: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +140,8 @@ struct Setup {
     crash: u64,
     /// Percent of messages lost.
     loss: u64,
+    /// Are logs cut, so that members that fell behind need snapshots?
+    cut: bool,
     /// Crash at exactly this sync of the first member.
     crash_at_sync: Option<u64>,
 }
@@ -128,6 +161,8 @@ struct Sim {
     applied: BTreeMap<u64, (u64, Bytes)>,
     next_proposal: u64,
     first_member_syncs: u64,
+    /// Inputs that follow from effects.
+    deferred: VecDeque<(u64, Input)>,
 }
 
 fn conf_change(kind: i32, node: u64) -> Bytes {
@@ -165,6 +200,7 @@ impl Sim {
             applied: BTreeMap::new(),
             next_proposal: 0,
             first_member_syncs: 0,
+            deferred: VecDeque::new(),
         };
         let first: Vec<raftpb::Entry> = (1..=setup.voters)
             .map(|id| raftpb::Entry { index: Some(id), term: Some(1), r#type: Some(1), data: Some(conf_change(0, id)) })
@@ -172,7 +208,8 @@ impl Sim {
         let hard_state = raftpb::HardState { term: Some(1), vote: Some(0), commit: Some(setup.voters) };
         for id in 1..=setup.voters + setup.joiners {
             let founding = id <= setup.voters;
-            let disk = if founding { Disk { entries: first.clone(), hard_state } } else { Disk::default() };
+            let disk =
+                if founding { Disk { entries: first.clone(), hard_state, ..Disk::default() } } else { Disk::default() };
             sim.members.insert(
                 id,
                 Machine {
@@ -185,6 +222,7 @@ impl Sim {
                     reads: VecDeque::new(),
                     next_batch: 0,
                     starts: 0,
+                    stuck: false,
                 },
             );
             sim.start(id);
@@ -196,6 +234,10 @@ impl Sim {
         let seed = self.seed;
         let member = self.members.get_mut(&id).expect("member");
         member.starts += 1;
+        if member.durable.applied < member.disk.cut.0 {
+            // A received snapshot was recorded in the log, and the store not switched to it yet.
+            member.durable = Store { applied: member.disk.cut.0, conf_state: member.disk.snapshot.clone() };
+        }
         member.store = member.durable.clone();
         member.writes.clear();
         member.to_apply.clear();
@@ -203,7 +245,7 @@ impl Sim {
         let mut restart = Restart {
             hard_state: member.disk.hard_state,
             conf_state: member.store.conf_state.clone(),
-            cut: (0, 0),
+            cut: member.disk.cut,
             entries: member.disk.entries.clone(),
             applied: member.store.applied,
         };
@@ -215,6 +257,7 @@ impl Sim {
             heartbeat_ticks: 1,
             pre_vote: true,
             first_read_context: (id << 48) | (member.starts << 24),
+            memory_bytes_max: if self.setup.cut { 1_500 } else { MEMORY_BYTES_MAX },
         };
         member.core = Some(Core::new(config, &restart).expect("a core starts from what it wrote"));
     }
@@ -231,6 +274,9 @@ impl Sim {
             self.run(id, effect);
         }
         self.check(id);
+        while let Some((id, input)) = self.deferred.pop_front() {
+            self.handle(id, input);
+        }
     }
 
     fn run(&mut self, id: u64, effect: Effect) {
@@ -243,6 +289,9 @@ impl Sim {
                     self.note(message.log_term(), if is_append { &message.entries } else { &[] });
                     if self.rng.chance(self.setup.loss) {
                         self.counts.lost += 1;
+                        if message.r#type() == SNAPSHOT {
+                            self.deferred.push_back((id, Input::SnapshotSent { to: message.to(), ok: false }));
+                        }
                         continue;
                     }
                     if self.rng.chance(self.setup.loss / 4) {
@@ -264,7 +313,25 @@ impl Sim {
                 self.counts.elections += u64::from(change.role == Role::Leader);
             }
             Effect::Dropped(proposals) => self.counts.dropped_proposals += proposals.len() as u64,
-            Effect::Fetch { .. } | Effect::ApplySnapshot(_) => panic!("nothing is cut from the log here: {effect:?}"),
+            Effect::Fetch { ticket, from, end, .. } => {
+                self.counts.fetches += 1;
+                let entries = &member.disk.entries;
+                let wanted = |entry: &&raftpb::Entry| (from..end).contains(&entry.index());
+                let entries: Vec<_> = entries.iter().filter(wanted).take(3).cloned().collect();
+                // Cut meanwhile: nothing, rather than something that does not begin where it was asked for.
+                let entries = if entries.first().is_some_and(|first| first.index() == from) { entries } else { vec![] };
+                self.deferred.push_back((id, Input::Fetched { ticket, entries }));
+            }
+            Effect::ApplySnapshot(snapshot) => {
+                self.counts.snapshots += 1;
+                let metadata = snapshot.metadata.expect("it has a place");
+                let conf_state = metadata.conf_state.clone().unwrap_or_default();
+                assert!(metadata.index() >= member.store.applied, "a snapshot takes the store back");
+                member.to_apply.clear();
+                member.store = Store { applied: metadata.index(), conf_state };
+                member.durable = member.store.clone();
+                self.deferred.push_back((id, Input::Applied(metadata.index())));
+            }
             Effect::Refused { why: Refused::Ignored(_), .. } => {}
             Effect::Refused { from, why } => panic!("member {id} refused a message of {from}: {why}"),
         }
@@ -281,10 +348,10 @@ impl Sim {
     }
 
     fn note_disk(&mut self, id: u64, from: u64) {
-        let entries = self.members[&id].disk.entries.clone();
-        let from = (from.max(1) as usize - 1).min(entries.len());
-        let before = if from == 0 { 0 } else { entries[from - 1].term() };
-        self.note(before, &entries[from..]);
+        let disk = self.members[&id].disk.clone();
+        let from = from.clamp(disk.cut.0 + 1, disk.last() + 1);
+        let before = disk.term_at(from - 1);
+        self.note(before, &disk.entries[(from - disk.cut.0) as usize - 1..]);
     }
 
     fn check(&mut self, id: u64) {
@@ -305,12 +372,10 @@ impl Sim {
             now.persisted
         );
         let on_disk = &member.disk.entries;
-        assert!(
-            now.persisted <= on_disk.len() as u64,
-            "the core takes {} as durable, the disk has less",
-            now.persisted
-        );
-        for entry in on_disk.iter().take(now.persisted as usize).rev().take(3) {
+        let last = member.disk.last();
+        assert!(now.persisted <= last, "member {id} takes {} as durable, its disk ends at {last}", now.persisted);
+        let durable = on_disk.iter().filter(|entry| (now.first..=now.persisted).contains(&entry.index()));
+        for entry in durable.rev().take(3) {
             assert_eq!(core.term_at(entry.index()), Some(entry.term()), "log and disk differ at {}", entry.index());
         }
         self.counts.longest_log = self.counts.longest_log.max(now.last);
@@ -354,7 +419,7 @@ impl Sim {
 
     fn sync(&mut self, id: u64) {
         let member = self.members.get_mut(&id).expect("member");
-        if member.writes.is_empty() {
+        if member.writes.is_empty() || member.stuck {
             return;
         }
         self.first_member_syncs += u64::from(id == 1);
@@ -428,6 +493,16 @@ impl Sim {
         self.handle(id, Input::Read { batch });
     }
 
+    /// The log behind a snapshot point is not kept.
+    fn cut(&mut self, id: u64) {
+        let member = self.members.get_mut(&id).expect("member");
+        let kept = self.rng.below(6) as u64;
+        let to = member.durable.applied.saturating_sub(kept);
+        member.disk.cut_to(to);
+        self.counts.cuts += 1;
+        self.handle(id, Input::CutTo(to));
+    }
+
     fn deliver(&mut self) {
         if self.network.is_empty() {
             return;
@@ -435,7 +510,11 @@ impl Sim {
         let at = self.rng.below(self.network.len());
         let message = self.network.swap_remove(at);
         self.counts.delivered += 1;
-        self.handle(message.to(), Input::Message(Box::new(message)));
+        let (from, to, kind) = (message.from(), message.to(), message.r#type());
+        self.handle(to, Input::Message(Box::new(message)));
+        if kind == SNAPSHOT {
+            self.handle(from, Input::SnapshotSent { to, ok: true });
+        }
     }
 
     fn event(&mut self) {
@@ -456,6 +535,7 @@ impl Sim {
                 self.handle(id, Input::TransferLeader(to));
             }
             66..=67 if self.setup.joiners > 0 => self.grow(id),
+            68..=69 if self.setup.cut => self.cut(id),
             _ => self.deliver(),
         }
     }
@@ -471,6 +551,7 @@ impl Sim {
         for round in 0..400 {
             for &id in &ids {
                 self.handle(id, Input::Tick);
+                self.apply(id, 1000);
             }
             while !self.network.is_empty() || ids.iter().any(|id| !self.members[id].writes.is_empty()) {
                 self.deliver();
@@ -523,7 +604,7 @@ fn run(setup: Setup, seed: u64) -> (Counts, u64) {
     (sim.counts, sim.trace)
 }
 
-const CALM: Setup = Setup { voters: 1, joiners: 0, events: 600, crash: 0, loss: 0, crash_at_sync: None };
+const CALM: Setup = Setup { voters: 1, joiners: 0, events: 600, crash: 0, loss: 0, cut: false, crash_at_sync: None };
 
 #[test]
 fn alone_with_crashes() {
@@ -562,6 +643,65 @@ fn one_becomes_three() {
         grown += u64::from(counts.conf_changes >= 5);
     }
     assert!(grown >= 5, "only {grown} of 20 clusters grew to three");
+}
+
+/// Logs are cut, memory holds little: members that fell behind get entries from disk, or snapshots.
+#[test]
+fn three_with_cut_logs() {
+    let setup = Setup { voters: 3, events: 10_000, crash: 2, loss: 15, cut: true, ..CALM };
+    let mut all = (0, 0, 0);
+    for seed in 0..20 {
+        let (counts, _) = run(setup, seed);
+        if seed == 0 {
+            println!("{counts:?}");
+        }
+        all = (all.0 + counts.cuts, all.1 + counts.snapshots, all.2 + counts.fetches);
+    }
+    assert!(all.0 > 500 && all.1 > 20 && all.2 > 20, "cuts, snapshots, fetches: {all:?}");
+}
+
+#[test]
+fn one_becomes_three_with_cut_logs() {
+    let setup = Setup { joiners: 2, events: 8_000, crash: 3, loss: 5, cut: true, ..CALM };
+    let mut grown = 0;
+    for seed in 0..20 {
+        let (counts, _) = run(setup, seed);
+        grown += u64::from(counts.conf_changes >= 5 && counts.snapshots > 0);
+    }
+    assert!(grown >= 3, "only {grown} of 20 clusters grew by snapshots");
+}
+
+/// A leader whose disk hangs, while a quorum without it goes on, hands leadership over.
+#[test]
+fn a_leader_that_cannot_persist_gives_way() {
+    let mut sim = Sim::new(Setup { voters: 3, ..CALM }, 5);
+    sim.heal();
+    let leader_of = |sim: &Sim| {
+        let leads = |member: &Machine| member.core.as_ref().expect("up").standing().role == Role::Leader;
+        sim.members.iter().filter(|(_, member)| leads(member)).map(|(&id, _)| id).collect::<Vec<u64>>()
+    };
+    let before = leader_of(&sim);
+    assert_eq!(before.len(), 1);
+    sim.members.get_mut(&before[0]).expect("the leader").stuck = true;
+    sim.propose(before[0]);
+    let mut ticks = 0;
+    while leader_of(&sim) == before {
+        ticks += 1;
+        assert!(ticks < 6 * ELECTION_TICKS, "it leads still");
+        for id in 1..=3 {
+            sim.handle(id, Input::Tick);
+        }
+        for _ in 0..200 {
+            sim.deliver();
+            for id in 1..=3 {
+                sim.sync(id);
+                sim.apply(id, 10);
+            }
+        }
+    }
+    assert!(ticks > ELECTION_TICKS, "it gave way after {ticks} ticks, before its disk had its time");
+    sim.members.get_mut(&before[0]).expect("the old leader").stuck = false;
+    sim.heal();
 }
 
 /// A lone voter leads from inside one Ready. Until that is durable, its learner must hear nothing: after a crash the same

@@ -19,6 +19,10 @@ use std::time::Duration;
 /// Entries applied before their answers leave: enough to share a wake among many, little enough that nobody waits long.
 const BATCH_ENTRIES: usize = 256;
 
+/// Snapshot points are not made more often than this, unless by their bound in bytes: at a hundred thousand entries per
+/// second their files would be written ten times a second, next to the log's own syncs.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Work for the apply thread.
 pub(crate) enum ApplyJob {
     /// Committed and durable here.
@@ -42,6 +46,7 @@ pub(crate) struct ApplyLoop {
     rule: SnapshotRule,
     /// Since the last snapshot point was asked for.
     since_snapshot: SnapshotRule,
+    next_snapshot: Duration,
     warning_apply: Duration,
     /// Commit index at start: when it is applied, an election may be waiting for it.
     commit_at_start: u64,
@@ -64,6 +69,7 @@ impl ApplyLoop {
             answers: Answers::default(),
             rule,
             since_snapshot: SnapshotRule { entries: since_snapshot, bytes: 0 },
+            next_snapshot: Duration::ZERO,
             warning_apply,
             commit_at_start,
             ids: Vec::new(),
@@ -234,6 +240,9 @@ impl ApplyLoop {
             let urls = Value::from(peer_urls.to_vec());
             let message = match change.r#type() {
                 1 => {
+                    if change.node_id() == shared.member.0 {
+                        self.tell(Command::Removed);
+                    }
                     fields.push(("removed-remote-peer-id", subject));
                     "removed member"
                 }
@@ -276,7 +285,9 @@ impl ApplyLoop {
 
     fn ask_for_snapshot_point(&mut self) {
         let since = self.since_snapshot;
-        if since.entries >= self.rule.entries || since.bytes >= self.rule.bytes {
+        let many = since.entries >= self.rule.entries && self.shared.now() >= self.next_snapshot;
+        if many || since.bytes >= self.rule.bytes {
+            self.next_snapshot = self.shared.now() + SNAPSHOT_INTERVAL;
             self.since_snapshot = SnapshotRule { entries: 0, bytes: 0 };
             // A closed queue: the node stops.
             let _ = self.shared.to_keeper.push(KeeperJob::SnapshotPoint);

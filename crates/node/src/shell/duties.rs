@@ -11,8 +11,8 @@ use milepost_machine::Version;
 use milepost_proto::Message as _;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    LeaseRevokeRequest, RequestHeader, alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpoint,
+    LeaseCheckpointRequest, LeaseRevokeRequest, RequestHeader, alarm_request::AlarmAction,
 };
 use milepost_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use std::sync::{Arc, Weak};
@@ -222,6 +222,11 @@ impl Duties {
 
     fn raise_alarm(&mut self, now: Duration, standing: &Standing, shared: &Shared, out: &mut Vec<OwnProposal>) {
         if standing.leader == 0 || !is_due(self.alarm, now) {
+            return;
+        }
+        let own = |alarm: &AlarmMember| alarm.member_id == shared.member.0;
+        if shared.reader.alarms().list(AlarmType::Nospace.into()).iter().any(own) {
+            self.alarm = State::Done;
             return;
         }
         self.alarm = State::UnderWay;

@@ -1,6 +1,6 @@
 //! The keeper thread: snapshot points, and what they allow to be thrown away.
 //!
-//! Order: the store is synced, so that everything up to its durable index S needs no log; the `.snap` file of S is
+//! Order: everything up to the store's durable index S needs no log (if that lags, the store is synced first); the `.snap` file of S is
 //! written; the log records S; only then old segments and entries go. A crash between any two of these leaves a log that
 //! reaches back further than needed, never one that reaches back less.
 
@@ -35,6 +35,8 @@ pub(crate) struct Keeper {
     pub max_snapshots: usize,
     /// Index of the newest point.
     pub last_point: u64,
+    /// Entries between points.
+    pub snapshot_count: u64,
 }
 
 impl Keeper {
@@ -56,7 +58,19 @@ impl Keeper {
     }
 
     fn snapshot_point(&mut self) -> Result<(), String> {
-        let durable = self.shared.store.force_sync().map_err(|error| error.to_string())?;
+        // The store commits by itself; only a point that would be worth little is worth a commit of its own.
+        let mut durable = self.shared.store.durable();
+        if durable.index.0 < self.last_point + self.snapshot_count / 2 {
+            durable = match self.shared.store.force_sync() {
+                Ok(durable) => durable,
+                // No room: the store keeps its work and tries again, and the log is kept as long.
+                Err(error) if self.shared.store.failed().is_none() => {
+                    self.shared.log.warn("no snapshot point could be made", &[("error", error.to_string().into())]);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+        }
         let (index, term) = (durable.index.0, durable.term.0);
         if index <= self.last_point {
             return Ok(());

@@ -72,14 +72,22 @@ impl LogLoop {
         for job in later {
             self.other(job)?;
         }
-        if self.wal.wants_next()
-            && let Err(error) = self.wal.preallocate_next()
-        {
-            self.shared
-                .log
-                .warn("no space could be reserved for the next log segment", &[("error", error.to_string().into())]);
+        if self.wal.wants_next() {
+            self.reserve();
         }
         Ok(())
+    }
+
+    /// Reserves the next segment in good time: an alarm now is better than a log that cannot grow.
+    fn reserve(&mut self) {
+        let reserved = self.wal.preallocate_next();
+        let was_full = self.shared.log_full.swap(reserved.is_err(), Ordering::Relaxed);
+        if let Err(error) = reserved
+            && !was_full
+        {
+            let fields = [("error", error.to_string().into())];
+            self.shared.log.warn("no space could be reserved for the next log segment", &fields);
+        }
     }
 
     fn write(&mut self, persist: &Persist) -> Result<(), WalError> {

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How often waiters are looked through for those who waited too long; their timeout is seconds.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A removed member goes on for so long, so that the others hear what it last had to say. Source: etcd `shouldstop`.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// What the Raft thread is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -32,6 +35,8 @@ pub(crate) enum Command {
     /// Applied up to here, and something waits for it. Comes after the conf changes before it. What nothing waits for
     /// the Raft thread finds out by itself.
     Applied(u64),
+    /// The cluster has removed this member.
+    Removed,
     /// One of the member's own proposals has ended.
     DutyDone(Duty, Completion),
     /// Applying showed that this member must do something.
@@ -69,6 +74,8 @@ pub(crate) struct RaftLoop {
     next_expiry: Duration,
     /// Applied index that the core knows of.
     told_applied: u64,
+    /// When a removed member stops.
+    stop_at: Option<Duration>,
 }
 
 impl RaftLoop {
@@ -88,6 +95,7 @@ impl RaftLoop {
             next_tick: now + tick,
             next_expiry: now + EXPIRY_INTERVAL,
             told_applied,
+            stop_at: None,
         }
     }
 
@@ -127,6 +135,7 @@ impl RaftLoop {
                 Command::Read(waiter) => reads.push(waiter),
                 Command::Input(input) => self.handle(input),
                 Command::Applied(index) => applied = applied.max(index),
+                Command::Removed => self.removed(now),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
                 Command::Duty(duty) => self.duties.ask(duty),
             }
@@ -172,6 +181,14 @@ impl RaftLoop {
         }
         if let Some(why) = self.shared.store.failed() {
             self.shared.broken(why);
+        }
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.shared.stop(StopReason::Removed);
+        }
+        let resent = self.core.standing().reads_resent;
+        self.shared.metrics.slow_read_indexes_total.store(resent, Ordering::Relaxed);
+        if self.shared.is_low_on_space() {
+            self.duties.ask(Duty::RaiseNoSpace);
         }
         self.retry_homeless();
     }
@@ -284,6 +301,12 @@ impl RaftLoop {
         positions.committed.store(standing.committed, Ordering::Relaxed);
         positions.role.store(standing.role as u64, Ordering::Relaxed);
         positions.last.store(standing.last, Ordering::Relaxed);
+    }
+
+    fn removed(&mut self, now: Duration) {
+        let fields = [("local-member-id", Value::from(self.shared.member.to_string()))];
+        self.shared.log.warn("the member has been permanently removed from the cluster", &fields);
+        self.stop_at.get_or_insert(now + LEAVE);
     }
 
     /// Ends the waits of those who waited too long.

@@ -12,13 +12,13 @@ use crate::request_id::RequestIds;
 use crate::waiter::Waiters;
 use milepost_env::Clock;
 use milepost_machine::{Lessor, Reader};
-use milepost_mvcc::Store;
 use milepost_mvcc::watch::Hub;
+use milepost_mvcc::{SpaceState, Store};
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, MemberId};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Why a node no longer runs.
@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     pub reader: Reader,
     pub lessor: Arc<Lessor>,
     pub hub: Hub,
+    /// No space could be reserved for the next segment of the log.
+    pub log_full: AtomicBool,
     /// Ascending by index; entries older than the newest snapshot point are forgotten.
     pub membership: Mutex<Vec<MembershipAt>>,
     pub leader_watchers: Mutex<Vec<LeaderWatcher>>,
@@ -129,6 +131,7 @@ impl Shared {
             reader,
             lessor,
             hub,
+            log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
             leader_watchers: Mutex::default(),
             life: Mutex::default(),
@@ -142,6 +145,11 @@ impl Shared {
 
     pub fn applied(&self) -> u64 {
         self.positions.applied.load(Ordering::Acquire)
+    }
+
+    /// Is the reserve of log or store used up? What is committed still fits; nothing more should be put.
+    pub fn is_low_on_space(&self) -> bool {
+        self.log_full.load(Ordering::Relaxed) || self.store.space() == SpaceState::Low
     }
 
     /// Ends every thread. The first reason counts.

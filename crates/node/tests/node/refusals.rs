@@ -1,9 +1,9 @@
 //! Starts that must not happen.
 
-use crate::world::{Home, put, reply};
+use crate::world::{Home, PATIENCE, ask, put, reply};
 use milepost_engine::mem::MemEngine;
 use milepost_env::Disk;
-use milepost_node::{GuardError, StartError};
+use milepost_node::{Completion, GuardError, NodeError, StartError, StopReason};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -98,4 +98,34 @@ fn a_log_without_first_entries_gets_them() {
     );
     let fresh = Home { engine: Arc::new(MemEngine::new()), ..fresh };
     fresh.ready();
+}
+
+/// A failed sync says nothing about what is on the disk: the member stops, and answers nobody as if it were well.
+#[test]
+fn a_failed_sync_stops_the_member() {
+    let home = Home::new();
+    let node = home.ready();
+    home.disk.fail(milepost_env::Fault::Sync, 1, std::io::ErrorKind::Other);
+    let answer = ask(&node, put("a", "b"));
+    assert!(matches!(answer, Completion::Failed(NodeError::Stopped)), "{answer:?}");
+    let reason = node.wait_stopped();
+    assert!(matches!(reason, StopReason::Broken(_)), "{reason:?}");
+    node.stop();
+    drop(node);
+    home.ready();
+}
+
+/// A full disk raises the alarm; the member stays up.
+#[test]
+fn a_full_disk_raises_the_alarm() {
+    let home = Home::new();
+    let node = home.ready();
+    home.engine.fail_reserves(u64::MAX);
+    let start = std::time::Instant::now();
+    while !node.reader().alarms().any(milepost_proto::etcdserverpb::AlarmType::Nospace) {
+        assert!(start.elapsed() < PATIENCE, "no alarm");
+        let answer = ask(&node, put("a", "b"));
+        assert!(matches!(answer, Completion::Reply(_)), "{answer:?}, {:?}", node.stopped());
+    }
+    assert_eq!(node.stopped(), None);
 }

@@ -23,7 +23,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Lines(Mutex<Vec<(Level, String)>>);
 
 impl Log for Lines {
-    fn log(&self, level: Level, _logger: Option<&str>, msg: &str, fields: &[(&str, Value)]) {
+    fn log_at(
+        &self,
+        level: Level,
+        _logger: Option<&str>,
+        _at: &'static std::panic::Location<'static>,
+        msg: &str,
+        fields: &[(&str, Value)],
+    ) {
         self.0.lock().expect("lines").push((level, format!("{msg} {fields:?}")));
     }
 }
