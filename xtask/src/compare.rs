@@ -1,11 +1,12 @@
 //! `cargo xtask bench-compare`: etcd and ours on the same machine, turn by turn, medians and ratios.
 //!
 //! ```text
-//!  round 1   etcd: start, all rows, kill    ours: start, all rows, kill
-//!  round 2   etcd: …                        ours: …
+//!  round 1   start both    put: etcd, ours    get: etcd, ours    …    kill both
+//!  round 2   start both    put: ours, etcd    get: ours, etcd    …
 //! ```
-//! Every turn has a fresh server in a process of its own, with its data on the same disk and default flags; only one
-//! is alive at a time. The load generator is ours for both.
+//! Every round has two fresh servers, each in a process of its own, with its data on the same disk and default flags.
+//! They work in turn, row by row, so that what else the machine does meets both; an idle server costs about nothing.
+//! The load generator is ours for both.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -123,31 +124,50 @@ fn candidates(flags: &Flags) -> Result<Candidates, String> {
     Ok(Candidates { reference, ours, bench })
 }
 
-fn turns(rows: &[&Row], rounds: u64, candidates: &Candidates) -> Result<(Table, Table), String> {
-    let empty = || vec![vec![Vec::new(); FIGURES.len()]; rows.len()];
-    let (mut reference, mut ours) = (empty(), empty());
-    for round in 1..=rounds {
-        for (name, program, table) in
-            [("etcd", &candidates.reference, &mut reference), ("ours", &candidates.ours, &mut ours)]
-        {
-            eprint!("round {round}/{rounds} {name}:");
-            turn(rows, program, &candidates.bench, table).map_err(|error| format!("{name}: {error}"))?;
-            eprintln!();
-        }
-    }
-    Ok((reference, ours))
+/// One server of a round, with its data and the figures of all rounds so far.
+struct Side<'a> {
+    name: &'static str,
+    program: &'a Path,
+    table: Table,
 }
 
-/// One server's turn: a fresh start, all rows.
-fn turn(rows: &[&Row], program: &Path, bench: &Path, table: &mut Table) -> Result<(), String> {
-    let place = Place::new("compare")?;
-    let member = Member::start(program, &place)?;
-    for (row, cells) in rows.iter().zip(table) {
-        let report = measure(bench, row, &member)?;
-        eprint!(" {} {};", row.name, short(json::number(&report, "ops_per_second").unwrap_or(0.0)));
-        for (figure, values) in FIGURES.iter().zip(cells) {
-            values.extend(json::number(&report, figure.field).map(|value| value / figure.divisor));
+fn turns(rows: &[&Row], rounds: u64, candidates: &Candidates) -> Result<(Table, Table), String> {
+    let empty = || vec![vec![Vec::new(); FIGURES.len()]; rows.len()];
+    let mut sides = [
+        Side { name: "etcd", program: &candidates.reference, table: empty() },
+        Side { name: "ours", program: &candidates.ours, table: empty() },
+    ];
+    for number in 1..=rounds {
+        eprint!("round {number}/{rounds}:");
+        round(rows, &mut sides, &candidates.bench)?;
+        eprintln!();
+        // Who goes first has the colder caches: it is the other one next time.
+        sides.reverse();
+    }
+    sides.sort_by_key(|side| side.name);
+    let [reference, ours] = sides;
+    Ok((reference.table, ours.table))
+}
+
+/// Two fresh servers, all rows turn by turn.
+fn round(rows: &[&Row], sides: &mut [Side<'_>; 2], bench: &Path) -> Result<(), String> {
+    let mut started = Vec::new();
+    for side in sides.iter() {
+        let place = Place::new(&format!("compare-{}", side.name))?;
+        let member = Member::start(side.program, &place).map_err(|error| format!("{}: {error}", side.name))?;
+        // The member first, its folder second: that is the order in which they are dropped.
+        started.push((member, place));
+    }
+    for (index, row) in rows.iter().enumerate() {
+        eprint!(" {}", row.name);
+        for (side, (member, _)) in sides.iter_mut().zip(&started) {
+            let report = measure(bench, row, member).map_err(|error| format!("{}: {error}", side.name))?;
+            eprint!(" {} {}", side.name, short(json::number(&report, "ops_per_second").unwrap_or(0.0)));
+            for (figure, values) in FIGURES.iter().zip(&mut side.table[index]) {
+                values.extend(json::number(&report, figure.field).map(|value| value / figure.divisor));
+            }
         }
+        eprint!(";");
     }
     Ok(())
 }

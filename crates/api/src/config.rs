@@ -36,7 +36,8 @@ pub struct Limits {
     pub max_txn_ops: usize,
     /// Streams that one connection may have open (`--max-concurrent-streams`).
     pub max_concurrent_streams: u32,
-    /// Sockets that may be open at once; further clients wait in the kernel's queue.
+    /// Sockets that may be open at once, further clients wait in the kernel's queue; 0: [`Limits::RESERVED_FDS`] less than
+    /// the process may have descriptors.
     pub max_connections: usize,
     /// How often an idle connection is pinged (`--grpc-keepalive-interval`); zero: never.
     pub keepalive_interval: Duration,
@@ -53,6 +54,9 @@ pub struct Limits {
 impl Limits {
     /// What a message may be larger than the proposal in it. Source: etcd `grpcOverheadBytes`.
     pub const MESSAGE_OVERHEAD: usize = 512 * 1024;
+
+    /// Descriptors that clients leave to the log, the store and other members. Source: etcd `reservedInternalFDNum`.
+    pub const RESERVED_FDS: usize = 150;
 
     /// Longest message that is received.
     #[must_use]
@@ -74,7 +78,7 @@ impl Default for Limits {
             max_request_bytes: 3 * 512 * 1024,
             max_txn_ops: 128,
             max_concurrent_streams: u32::MAX,
-            max_connections: usize::MAX >> 4,
+            max_connections: 0,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
             election_timeout: Duration::from_secs(1),

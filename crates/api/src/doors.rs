@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
@@ -102,7 +102,7 @@ impl Doors {
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(DoorMetrics::new())).collect();
         let page = Arc::new(Page::new(&config, metrics.clone()));
         let config = Arc::new(config);
-        let sockets = Arc::new(Semaphore::new(config.limits.max_connections));
+        let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
         let (stop, stopped) = watch::channel(None);
         let mut doors = Self { stop, threads: Vec::new(), addresses };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
@@ -143,6 +143,16 @@ impl Drop for Doors {
     fn drop(&mut self) {
         self.stop.send_replace(Some(Instant::now()));
     }
+}
+
+/// How many clients may be connected at once.
+fn sockets_max(limits: &Limits) -> usize {
+    let descriptors = || usize::try_from(crate::metrics::descriptors_max()).unwrap_or(usize::MAX);
+    let most = match limits.max_connections {
+        0 => descriptors().saturating_sub(Limits::RESERVED_FDS).max(1),
+        most => most,
+    };
+    most.min(Semaphore::MAX_PERMITS)
 }
 
 /// What a door's thread starts from.
@@ -236,6 +246,11 @@ enum Entrance {
     Unix(UnixListener),
 }
 
+enum Guest {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 impl Entrance {
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
@@ -281,21 +296,26 @@ impl Hall {
 
     async fn accept(self: Rc<Self>, entrance: Entrance) {
         loop {
-            let Ok(socket) = Arc::clone(&self.sockets).acquire_owned().await else { return };
             let accepted = match &entrance {
                 Entrance::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                     // Small answers must not wait for the client's acknowledgement. A socket that is already closed
                     // refuses, and the connection ends by itself.
                     let _ = stream.set_nodelay(true);
-                    spawn(Rc::clone(&self).host(stream, socket));
+                    Guest::Tcp(stream)
                 }),
-                Entrance::Unix(listener) => {
-                    listener.accept().await.map(|(stream, _)| spawn(Rc::clone(&self).host(stream, socket)))
-                }
+                Entrance::Unix(listener) => listener.accept().await.map(|(stream, _)| Guest::Unix(stream)),
             };
-            if accepted.is_err() {
+            let Ok(guest) = accepted else {
                 // The client gave up, or there are no descriptors left: the next one may do better.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            // Waits with one guest at the threshold. Taken before accepting, a quiet door would keep a place from a
+            // busy one.
+            let Ok(socket) = Arc::clone(&self.sockets).acquire_owned().await else { return };
+            match guest {
+                Guest::Tcp(stream) => spawn(Rc::clone(&self).host(stream, socket)),
+                Guest::Unix(stream) => spawn(Rc::clone(&self).host(stream, socket)),
             }
         }
     }

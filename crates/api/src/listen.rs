@@ -56,7 +56,7 @@ fn resolve(host: &str) -> Option<IpAddr> {
     match host {
         "" => Some(Ipv6Addr::UNSPECIFIED.into()),
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-        ip => ip.parse().ok(),
+        ip => ip.trim_matches(['[', ']']).parse().ok(),
     }
 }
 

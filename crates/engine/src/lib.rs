@@ -69,17 +69,25 @@ pub enum EngineError {
         /// What happened.
         why: String,
     },
-    /// The disk has no room for what a commit may need; nothing was changed.
-    #[error("{}: no room for a commit of up to {bytes} bytes", path.display())]
-    NoRoom {
-        /// Where.
+    /// A commit failed before its first sync, as on a full disk: nothing is lost, it may be tried again.
+    #[error("{}: commit not written: {source}", path.display())]
+    NotWritten {
+        /// Directory of the engine.
         path: PathBuf,
-        /// What was asked for.
-        bytes: u64,
+        /// What the store or the system said.
+        source: heed::Error,
     },
     /// A fault that a test asked for.
     #[error("injected fault: {0}")]
     Injected(&'static str),
+}
+
+impl EngineError {
+    /// What was committed before is untouched and the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotWritten { .. })
+    }
 }
 
 /// Sizes in bytes.
@@ -119,12 +127,9 @@ pub trait Engine: Send + Sync + 'static {
     /// If the file cannot be examined.
     fn sizes(&self) -> Result<EngineSizes, EngineError>;
 
-    /// Makes sure that a commit that adds up to `bytes` finds room on the disk, out of the reserve if need be; 0 asks
+    /// Sets room on the disk aside for a commit that adds up to `bytes`, giving up the reserve if there is none; 0 asks
     /// only whether the reserve is whole, and fills it again if there is room.
-    ///
-    /// # Errors
-    /// [`EngineError::NoRoom`] if not even the reserve is enough; nothing has been changed.
-    fn reserve(&self, bytes: u64) -> Result<Room, EngineError>;
+    fn reserve(&self, bytes: u64) -> Room;
 
     /// Notes where the next start finds it that what is on disk is unknown.
     fn condemn(&self, why: &str);
@@ -135,7 +140,7 @@ pub trait Engine: Send + Sync + 'static {
 pub enum Room {
     /// The reserve is whole.
     Whole,
-    /// The reserve is broken into: what is written now should free space.
+    /// The reserve has been given up: commits may fail, and what is written now should free space.
     Low,
 }
 
@@ -206,9 +211,8 @@ pub trait WriteTxn {
     /// Makes the changes visible, and durable as the crate's essay tells.
     ///
     /// # Errors
-    /// If writing or syncing failed: nothing has become visible, what the disk holds is unknown, and the store must not
-    /// be used again. The system drops pages it could not write, so that a second sync would lie; and since room was
-    /// reserved before, this is not a full disk.
+    /// Nothing has become visible. [`EngineError::is_retryable`] if nothing was lost either. Otherwise a sync failed: the
+    /// system drops pages that it could not write, so that a second sync would lie, and the store must not be used again.
     fn commit(self: Box<Self>) -> Result<(), EngineError>;
 }
 

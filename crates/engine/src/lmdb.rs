@@ -5,7 +5,7 @@
 //!   reader slot. In return a thread never holds two at once; every caller of this room reads and lets go in one call.
 //! - The map is 1 TiB of address space, not of memory or disk, so that it never has to be moved under readers.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,8 @@ pub struct LmdbEngine {
     tables: [Db; Table::ALL.len()],
     path: PathBuf,
     place: Option<Place>,
+    /// The environment's file, opened a second time. See [`LmdbEngine::is_sound`].
+    witness: File,
 }
 
 /// Where an engine stands among others, and the space set aside there.
@@ -99,8 +101,10 @@ impl LmdbEngine {
             builder.open(path)
         }
         .map_err(lmdb_error(path, "open"))?;
+        let data = path.join("data.mdb");
+        let witness = File::open(&data).map_err(|source| EngineError::Io { path: data, action: "open", source })?;
         let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
-        Ok(Self { env, tables, path: path.to_owned(), place: None })
+        Ok(Self { env, tables, path: path.to_owned(), place: None, witness })
     }
 
     /// Directory of the environment.
@@ -158,21 +162,18 @@ impl Engine for LmdbEngine {
         Ok(EngineSizes { file, in_use })
     }
 
-    fn reserve(&self, bytes: u64) -> Result<Room, EngineError> {
-        let Some(place) = &self.place else { return self.allocate(bytes).map(|()| Room::Whole) };
+    fn reserve(&self, bytes: u64) -> Room {
+        let inside = self.free_inside();
+        let allotted = self.allocate(bytes.saturating_sub(inside));
+        let Some(place) = &self.place else { return if allotted { Room::Whole } else { Room::Low } };
         let mut whole = place.whole.lock();
-        match self.allocate(bytes) {
-            Err(_) if *whole => {
-                place.directory.drop_ballast();
-                *whole = false;
-                self.allocate(bytes)?;
-            }
-            done => {
-                done?;
-                *whole = *whole || place.directory.take_ballast(place.ballast_bytes);
-            }
+        if allotted {
+            *whole = *whole || place.directory.take_ballast(place.ballast_bytes);
+        } else {
+            place.directory.drop_ballast();
+            *whole = false;
         }
-        Ok(if *whole { Room::Whole } else { Room::Low })
+        if *whole || inside >= bytes + place.ballast_bytes { Room::Whole } else { Room::Low }
     }
 
     fn condemn(&self, why: &str) {
@@ -182,20 +183,34 @@ impl Engine for LmdbEngine {
 }
 
 impl LmdbEngine {
-    /// Allots blocks beyond the end of the file without changing its length, which LMDB trusts. Pages that LMDB has
-    /// freed and uses again need none: `bytes` is an upper bound.
-    fn allocate(&self, bytes: u64) -> Result<(), EngineError> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let file = self.env.try_clone_inner_file().map_err(self.error("reserve"))?;
+    /// Bytes in the file that hold no live data: LMDB uses them again before the file grows.
+    fn free_inside(&self) -> u64 {
+        self.sizes().map_or(0, |sizes| self.end().saturating_sub(sizes.in_use))
+    }
+
+    /// Where the file grows next.
+    fn end(&self) -> u64 {
         let page = u64::from(self.env.unnamed_database_stat().page_size);
-        let end = (self.env.info().last_page_number as u64 + 1) * page;
-        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, end, bytes) {
-            // A file system without fallocate gives no promise; the commit itself will tell.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            Err(_) => Err(EngineError::NoRoom { path: self.path.clone(), bytes }),
+        (self.env.info().last_page_number as u64 + 1) * page
+    }
+
+    /// Allots blocks beyond the end of the file without changing its length, which LMDB trusts; false if there is no
+    /// room.
+    fn allocate(&self, bytes: u64) -> bool {
+        if bytes == 0 {
+            return true;
         }
+        let Ok(file) = self.env.try_clone_inner_file() else { return false };
+        // A file system without fallocate gives no promise; the commit itself will tell.
+        let done = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, self.end(), bytes);
+        matches!(done, Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS))
+    }
+
+    /// After a failed commit: did no sync fail? LMDB does not say which of its calls failed, and reports even a full
+    /// disk as an I/O error. But the system tells a failed write-back once to *every* open file: if the witness's sync
+    /// succeeds, there was none since its last one, and the commit failed while it wrote pages that nothing names yet.
+    fn is_sound(&self) -> bool {
+        self.witness.sync_data().is_ok()
     }
 }
 
@@ -261,6 +276,11 @@ impl WriteTxn for LmdbWrite<'_> {
 
     fn commit(self: Box<Self>) -> Result<(), EngineError> {
         let engine = self.engine;
-        self.txn.commit().map_err(engine.error("commit"))
+        self.txn.commit().map_err(|source| match source {
+            // Broken by an earlier failure to write the page that names the newest commit.
+            heed::Error::Mdb(heed::MdbError::Panic) => engine.error("commit")(source),
+            _ if engine.is_sound() => EngineError::NotWritten { path: engine.path.clone(), source },
+            _ => engine.error("commit")(source),
+        })
     }
 }

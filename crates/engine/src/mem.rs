@@ -34,7 +34,7 @@ pub struct MemEngine {
     newest: Mutex<Option<Undo>>,
     failing_commits: AtomicU64,
     failing_syncs: AtomicU64,
-    failing_reserves: AtomicU64,
+    unwritten_commits: AtomicU64,
     broken_reserves: AtomicU64,
     condemned: Mutex<Option<String>>,
 }
@@ -73,13 +73,13 @@ impl MemEngine {
         self.failing_syncs.store(count, Ordering::Relaxed);
     }
 
-    /// The next `count` calls of [`Engine::reserve`] find no room.
-    pub fn fail_reserves(&self, count: u64) {
-        self.failing_reserves.store(count, Ordering::Relaxed);
+    /// The next `count` commits fail for want of room; nothing is lost.
+    pub fn fill_disk(&self, count: u64) {
+        self.unwritten_commits.store(count, Ordering::Relaxed);
     }
 
-    /// The next `count` calls of [`Engine::reserve`] find room, but only in the reserve.
-    pub fn break_reserves(&self, count: u64) {
+    /// The next `count` calls of [`Engine::reserve`] find no room.
+    pub fn break_reserve(&self, count: u64) {
         self.broken_reserves.store(count, Ordering::Relaxed);
     }
 
@@ -136,11 +136,8 @@ impl Engine for MemEngine {
         Ok(EngineSizes { file: bytes, in_use: bytes })
     }
 
-    fn reserve(&self, _bytes: u64) -> Result<Room, EngineError> {
-        if take_one(&self.failing_reserves) {
-            return Err(EngineError::Injected("no room"));
-        }
-        Ok(if take_one(&self.broken_reserves) { Room::Low } else { Room::Whole })
+    fn reserve(&self, _bytes: u64) -> Room {
+        if take_one(&self.broken_reserves) { Room::Low } else { Room::Whole }
     }
 
     fn condemn(&self, why: &str) {
@@ -238,6 +235,10 @@ impl WriteTxn for MemWrite<'_> {
         drop(state);
         if take_one(&engine.failing_commits) {
             return Err(EngineError::Injected("commit"));
+        }
+        if take_one(&engine.unwritten_commits) {
+            let source = heed::Error::Io(std::io::ErrorKind::StorageFull.into());
+            return Err(EngineError::NotWritten { path: "memory".into(), source });
         }
         let mut shared = engine.state.write();
         let state = Arc::make_mut(&mut shared);

@@ -115,7 +115,7 @@ impl Inner {
             core.state.sealed.clone()
         };
         let Some(generation) = sealed else { return Ok(false) };
-        self.make_room(generation.room_needed())?;
+        self.make_room(generation.room_needed());
         self.commit(&generation)?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
         committer.committed.finished = before.finished;
@@ -140,26 +140,30 @@ impl Inner {
         self.room.notify_all();
     }
 
-    /// Has the engine set `bytes` of disk aside for the next transaction. On an error the work is kept for another try.
-    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
-        let room = self.engine.reserve(bytes);
-        self.short_of_space.store(!matches!(room, Ok(Room::Whole)), Ordering::Relaxed);
-        if room.is_err() {
-            self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
-        }
-        room.map(drop).map_err(StoreError::from)
+    /// Has the engine set `bytes` of disk aside for the next transaction, as far as there is room.
+    pub(crate) fn make_room(&self, bytes: u64) {
+        let short = self.engine.reserve(bytes) == Room::Low;
+        self.short_of_space.store(short, Ordering::Relaxed);
     }
 
     /// Asks again whether there is room, after there was little.
-    fn look_for_room(&self) {
+    pub fn look_for_room(&self) {
         let _committer = self.committer.lock();
-        // The answer is kept in the space state; a store without room is no error here.
-        let _ = self.make_room(0);
+        self.make_room(0);
     }
 
-    /// Ends an engine transaction. A commit that fails leaves unknown bytes on disk: the store has failed for good.
+    /// Ends an engine transaction. On an error its work is kept for another try, unless unknown bytes are on the disk:
+    /// then the store has failed for good.
     pub(crate) fn end(&self, txn: Box<dyn WriteTxn + '_>) -> Result<(), StoreError> {
-        txn.commit().map_err(|error| self.fail(&format!("commit failed: {error}")))
+        txn.commit().map_err(|error| {
+            if error.is_retryable() {
+                self.short_of_space.store(true, Ordering::Relaxed);
+                self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
+                error.into()
+            } else {
+                self.fail(&format!("commit failed: {error}"))
+            }
+        })
     }
 
     /// Writes a generation in one engine transaction.

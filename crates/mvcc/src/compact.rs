@@ -54,7 +54,7 @@ impl Inner {
         }
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
         let step = self.look(from, bound)?;
-        self.make_room(step.room_needed())?;
+        self.make_room(step.room_needed());
         let mut txn = self.engine.write()?;
         let deleted = delete(&step, &mut *txn)?;
         if step.last.is_none() {

@@ -37,8 +37,8 @@ pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
 pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError> {
     let walked = walk(from, &mut |table, chunk| {
         let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
-        // A tree of full pages, and the pages above them.
-        to.reserve(2 * bytes as u64 + (1 << 20))?;
+        // Full pages, and the pages above them.
+        to.reserve(2 * bytes as u64 + (1 << 20));
         let mut txn = to.write()?;
         for (key, value) in chunk {
             txn.append(table, key, value)?;

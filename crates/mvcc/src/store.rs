@@ -343,6 +343,7 @@ impl Store {
             stats: Counters::default(),
         });
         inner.measure()?;
+        inner.look_for_room();
         let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };
         let handle = Arc::new(Handle { inner, thread: Mutex::new(thread) });
         Ok((Self { handle: handle.clone() }, Writer { handle }, opened))

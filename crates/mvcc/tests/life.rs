@@ -170,3 +170,29 @@ fn a_view_keeps_what_it_may_ask_for() {
     assert_eq!(bench.store.stats().compaction_deleted, 4);
     assert!(called.load(std::sync::atomic::Ordering::Relaxed));
 }
+
+#[test]
+fn a_compaction_leaves_its_hash_if_asked_to() {
+    let options = StoreOptions { compaction_hash: true, ..options() };
+    let (store, mut writer, _) = Store::open(Arc::new(MemEngine::new()), options).expect("open");
+    let mut index = 0;
+    let mut entry = |key: Option<&'static str>, bound| {
+        index += 1;
+        let mut change = writer.begin(LogIndex(index), Term(1));
+        if let Some(key) = key {
+            change.put(key.into(), "value".into(), LeaseId(0)).expect("put");
+        } else {
+            change.compact(bound).expect("compact");
+        }
+        change.finish().expect("finish");
+    };
+    entry(Some("a"), 0);
+    entry(Some("a"), 0);
+    let whole = store.hash_kv(3).expect("hash");
+    entry(None, 3);
+    let compacted = store.hash_kv(3).expect("hash");
+    assert_eq!((whole.compact_revision, compacted.compact_revision), (-1, 3));
+    assert_ne!(whole.hash, compacted.hash);
+    while store.step(true).expect("step") {}
+    assert_eq!(store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
+}

@@ -29,7 +29,7 @@ fn a_commit_without_room_is_kept_and_tried_again() {
     let engine = Arc::new(MemEngine::new());
     let (store, mut writer) = open(&engine, 10);
     put(&mut writer, 1, "a").expect("put");
-    engine.fail_reserves(2);
+    engine.fill_disk(2);
     for _ in 0..2 {
         assert!(store.step(true).is_err());
         assert_eq!(store.space(), SpaceState::Low);
@@ -46,7 +46,7 @@ fn a_commit_without_room_is_kept_and_tried_again() {
 fn a_commit_out_of_the_reserve_says_that_space_is_low() {
     let engine = Arc::new(MemEngine::new());
     let (store, mut writer) = open(&engine, 10);
-    engine.break_reserves(1);
+    engine.break_reserve(1);
     for (index, space) in [(1, SpaceState::Low), (2, SpaceState::Ok)] {
         put(&mut writer, index, "a").expect("put");
         assert!(store.step(true).expect("commit"));

@@ -40,6 +40,7 @@ mod reader;
 mod record;
 mod recover;
 mod replay;
+mod segment;
 pub mod snap;
 mod wal;
 

@@ -1,20 +1,20 @@
 //! The log that is being written.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use milepost_env::{Disk, File, Lock, Open};
+use milepost_env::{Disk, Lock, Open};
 use milepost_proto::raftpb::{Entry, HardState};
 use milepost_types::{LogIndex, Term};
 
 use crate::catalog::{Catalog, Mark};
-use crate::error::{WalError, is_full};
+use crate::error::WalError;
 use crate::name::SegmentName;
 use crate::read::WalReader;
 use crate::record::{Encoder, Metadata, STATE_FRAME_BYTES_MAX, SnapshotMark, entry_frame_bytes_max, entry_problem};
 use crate::recover::{self, Recovered, Scan};
+use crate::segment::{Segment, lock};
 
 /// Size at which a segment is closed, in bytes: 64 million, not 64 MiB. etcd's `SegmentSizeBytes`.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
@@ -25,9 +25,6 @@ pub const MAX_WALS: usize = 5;
 /// Encoded bytes that may wait for the next sync in memory; above that they are written at once. Far above the usual
 /// batch, so that a batch is one write, and small against the entries themselves, which are in memory anyway.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
-
-/// By how much a segment that is already full is extended when an append needs more, to spare a call per append.
-const EXTEND_BYTES: u64 = 1 << 20;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -86,16 +83,6 @@ pub struct Wal {
     catalog: Arc<Mutex<Catalog>>,
     /// The first failure that put the bytes on the disk in doubt.
     poisoned: Option<String>,
-}
-
-/// A segment's file, locked.
-struct Segment {
-    name: SegmentName,
-    path: PathBuf,
-    file: Box<dyn File>,
-    /// Bytes that the file system has reserved, from the start.
-    allocated: u64,
-    lock: Box<dyn Lock>,
 }
 
 impl Wal {
@@ -524,71 +511,4 @@ impl Wal {
         self.poisoned.get_or_insert_with(|| error.to_string());
         error
     }
-}
-
-impl Segment {
-    /// Makes a file of `bytes` zeros at `path`, locked.
-    fn allocate(disk: &dyn Disk, name: SegmentName, path: PathBuf, bytes: u64) -> Result<Self, WalError> {
-        let created = disk.open(&path, Open::CreateOrTruncate);
-        let file = created.map_err(|error| no_space_or_disk("create", &path, bytes, error))?;
-        let lock = lock(disk, &path)?;
-        let mut segment = Self { name, path, file, allocated: 0, lock };
-        match segment.file.allocate(0, bytes) {
-            Ok(()) => {
-                segment.allocated = bytes;
-                Ok(segment)
-            }
-            Err(error) => {
-                // A half-reserved file would only make the shortage worse; that it cannot be removed changes nothing.
-                let _ = disk.remove_file(&segment.path);
-                Err(no_space_or_disk("reserve space for", &segment.path, bytes, error))
-            }
-        }
-    }
-
-    /// Reserves space up to `end` if there is some to be had; true if the file may have changed.
-    fn reserve(&mut self, end: u64) -> Result<bool, WalError> {
-        if end <= self.allocated {
-            return Ok(false);
-        }
-        match self.file.allocate(self.allocated, end - self.allocated) {
-            Ok(()) => self.allocated = end,
-            Err(error) if is_full(&error) => {}
-            Err(error) => return Err(WalError::disk("reserve space for", &self.path, error)),
-        }
-        Ok(true)
-    }
-
-    /// Reserves space up to `end`, or fails with the log unchanged.
-    fn reserve_for(&mut self, end: u64) -> Result<(), WalError> {
-        if end <= self.allocated {
-            return Ok(());
-        }
-        for more in [EXTEND_BYTES, 0] {
-            match self.file.allocate(self.allocated, end + more - self.allocated) {
-                Ok(()) => {
-                    self.allocated = end + more;
-                    return Ok(());
-                }
-                Err(error) if more == 0 => {
-                    return Err(no_space_or_disk("reserve space for", &self.path, end - self.allocated, error));
-                }
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn no_space_or_disk(action: &'static str, path: &Path, bytes: u64, error: io::Error) -> WalError {
-    if is_full(&error) {
-        WalError::NoSpace { path: path.to_owned(), bytes, source: error }
-    } else {
-        WalError::disk(action, path, error)
-    }
-}
-
-fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Lock>, WalError> {
-    let lock = disk.try_lock(path).map_err(|error| WalError::disk("lock", path, error))?;
-    lock.ok_or_else(|| WalError::Locked { path: path.to_owned() })
 }

@@ -3,10 +3,12 @@ package differential
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"milepost.dev/test/compat/differ"
 )
@@ -138,31 +140,55 @@ func TestWatchCompacted(t *testing.T) {
 	live.CompareNew(false)
 }
 
-// TestWatchFragments: large replies are cut for those who ask, and only then.
+// TestWatchFragments: one revision that is too large for a message is cut for
+// those who ask, exactly as etcd cuts it, and for nobody else. A history that
+// is too large is cut too, but there a server may also send less at a time.
 func TestWatchFragments(t *testing.T) {
+	const keys, size = 12, 600 << 10
+	const limit = 1_572_864 + 512<<10 // from here on a reply is cut
 	pair := startPair(t)
-	value := string(bytes.Repeat([]byte{'f'}, 600<<10))
-	for i := range 12 {
-		put(pair, fmt.Sprintf("f%d", i%4), value)
+	value := string(bytes.Repeat([]byte{'f'}, size))
+	for i := range keys {
+		put(pair, fmt.Sprintf("f%02d", i), value)
 	}
+	type watch struct {
+		pair             *differ.WatchPair
+		fragment, prevKV bool
+	}
+	var all []watch
 	for _, fragment := range []bool{true, false} {
 		for _, prevKV := range []bool{true, false} {
-			w := pair.OpenWatch("watch fragments", nil)
-			createAnd(w, &pb.WatchCreateRequest{
+			one := watch{pair.OpenWatch("watch fragments", nil), fragment, prevKV}
+			createAnd(one.pair, &pb.WatchCreateRequest{
 				Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: 2, Fragment: fragment, PrevKv: prevKV,
 			})
-			w.Progress(13)
-			w.CompareNew(false)
-			for _, side := range []*differ.WatchStream{w.Ref, w.Sub} {
-				log, _ := side.Replies()
-				cut := differ.Count(log, func(r *pb.WatchResponse) bool { return r.Fragment })
-				if fragment != (cut > 0) {
-					t.Errorf("%s: asked for fragments: %v, got %d", side.Side.Server.Binary.Name, fragment, cut)
+			one.pair.Progress(keys + 1)
+			one.pair.CompareNew(false)
+			all = append(all, one)
+		}
+	}
+	pair.Invoke("delete", method("KV", "DeleteRange"), &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, into[pb.DeleteRangeResponse]())
+	for _, one := range all {
+		one.pair.Progress(keys + 2)
+		one.pair.CompareNew(false)
+		var cuts [2][]int
+		for i, stream := range []*differ.WatchStream{one.pair.Ref, one.pair.Sub} {
+			log, _ := stream.Replies()
+			for _, r := range log {
+				if one.fragment && len(r.Events) > 1 && proto.Size(r) > limit+size {
+					t.Errorf("%s sends %d bytes to one who asked for fragments", stream.Side.Server.Binary.Name, proto.Size(r))
+				}
+				if len(r.Events) > 0 && r.Events[0].Kv.ModRevision == keys+2 {
+					cuts[i] = append(cuts[i], len(r.Events))
 				}
 			}
-			if same, other := w.Frames(); other > 0 {
-				t.Errorf("fragment %v, prev_kv %v: %d groups of replies are cut otherwise, %d alike", fragment, prevKV, other, same)
-			}
+		}
+		if !slices.Equal(cuts[0], cuts[1]) {
+			t.Errorf("fragment %v, prev_kv %v: the events of one revision come as %v from the reference, as %v from the subject",
+				one.fragment, one.prevKV, cuts[0], cuts[1])
+		}
+		if mustCut := one.fragment && one.prevKV; mustCut != (len(cuts[0]) > 1) {
+			t.Errorf("fragment %v, prev_kv %v: the reference sends %v", one.fragment, one.prevKV, cuts[0])
 		}
 	}
 }

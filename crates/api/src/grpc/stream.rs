@@ -128,15 +128,16 @@ impl Outlet {
 
     /// Sends one watch response: its head is encoded, its events are shared with everybody who gets the same.
     pub(crate) fn send_frame(&self, header: &ResponseHeader, frame: &Frame) {
-        let mut head = BytesMut::with_capacity(frame.head_bytes_max());
-        frame.encode_head(header, &mut head);
-        let length = head.len() + frame.events.len();
         let chunks = &mut *self.chunks.borrow_mut();
-        wire::put_prefix(length, &mut chunks.tail);
-        chunks.tail.put(head);
-        if frame.events.len() <= COPY_MAX {
-            chunks.tail.put_slice(&frame.events);
-        } else {
+        let before = chunks.tail.len();
+        let copied = if frame.events.len() <= COPY_MAX { &frame.events[..] } else { &[] };
+        chunks.tail.reserve(wire::PREFIX_BYTES + frame.head_bytes_max() + copied.len());
+        wire::put_prefix(0, &mut chunks.tail);
+        frame.encode_head(header, &mut chunks.tail);
+        let length = chunks.tail.len() - before - wire::PREFIX_BYTES + frame.events.len();
+        wire::set_length(&mut chunks.tail[before..], length);
+        chunks.tail.put_slice(copied);
+        if copied.len() < frame.events.len() {
             let tail = chunks.tail.split().freeze();
             chunks.full.extend([tail, frame.events.clone()]);
         }

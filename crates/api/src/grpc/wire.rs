@@ -163,11 +163,18 @@ pub(crate) fn append<M: Message>(message: &M, out: &mut BytesMut) {
 /// Appends the prefix of a message of `length` bytes.
 pub(crate) fn put_prefix(length: usize, out: &mut BytesMut) {
     out.reserve(PREFIX_BYTES + length);
-    out.put_u8(0);
-    out.put_u32(
-        u32::try_from(length)
-            .expect("answers stay below 4 GiB: the largest is bounded by what memory holds of one range"),
-    );
+    let start = out.len();
+    out.put_bytes(0, PREFIX_BYTES);
+    set_length(&mut out[start..], length);
+}
+
+/// Sets the length in a prefix that is already there.
+///
+/// # Panics
+/// If `framed` has no prefix, or the message has 4 GiB or more: no reply that large fits the clients' own limit.
+pub(crate) fn set_length(framed: &mut [u8], length: usize) {
+    let length = u32::try_from(length).expect("a message below 4 GiB");
+    framed[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -10,3 +10,4 @@ mod text;
 
 pub(crate) use door::DoorMetrics;
 pub(crate) use page::Page;
+pub(crate) use process::descriptors_max;

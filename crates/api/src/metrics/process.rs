@@ -6,11 +6,18 @@ use super::text::Text;
 const PAGE_BYTES: u64 = 4096;
 const TICKS: f64 = 100.0;
 
+const OPEN_FILES: &str = "Max open files";
+
+/// How many descriptors this process may have.
+pub(crate) fn descriptors_max() -> u64 {
+    limit(&std::fs::read_to_string("/proc/self/limits").unwrap_or_default(), OPEN_FILES)
+}
+
 /// Appends what can be read; what cannot is left out.
 pub(crate) fn render(text: &mut Text) {
     let open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let max_fds = limit(&limits, "Max open files");
+    let max_fds = limit(&limits, OPEN_FILES);
     text.gauge("os_fd_used", "The number of used file descriptors.", open_fds);
     text.gauge("os_fd_limit", "The file descriptor limit.", max_fds);
     text.gauge("process_open_fds", "Number of open file descriptors.", open_fds);

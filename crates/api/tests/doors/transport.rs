@@ -44,6 +44,19 @@ fn half_a_message_and_no_message() {
     });
 }
 
+#[test]
+fn no_time_at_all() {
+    serve(async |server| {
+        for none in ["0S", "1n"] {
+            let mut client = server.client().await.with("grpc-timeout", none);
+            let failure = client.failure(PUT, &put("a", "")).await;
+            assert_eq!(failure, (4, "context deadline exceeded".into()));
+        }
+        let revision = milepost_api::Backend::reader(&*server.member).revision();
+        assert_eq!(revision, 1, "nothing was proposed");
+    });
+}
+
 /// An answer to a request that is no gRPC over HTTP/2.
 async fn other_http2(server: &Server, method: &str, content_type: &str) -> (u16, String) {
     let socket = TcpStream::connect(server.doors.local_addrs()[0]).await.unwrap();
@@ -138,5 +151,24 @@ fn a_dropped_server_does_not_wait() {
         server.member.settle();
         let doors = server.doors;
         tokio::task::spawn_blocking(move || doors.stop(Duration::ZERO)).await.unwrap();
+    });
+}
+
+#[test]
+fn clients_above_the_limit_wait() {
+    run(async {
+        let limits = milepost_api::Limits { max_connections: 2, ..crate::support::limits() };
+        let server = Server::with(limits, crate::support::Member::new());
+        let mut first = server.client().await;
+        let _: pb::PutResponse = first.unary(PUT, &put("a", "1")).await.unwrap();
+        let mut second = server.client().await;
+        let _: pb::PutResponse = second.unary(PUT, &put("a", "2")).await.unwrap();
+        let mut third = server.client().await;
+        let waiting = tokio::spawn(async move { third.unary::<pb::PutResponse>(PUT, &put("a", "3")).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        let answer = waiting.await.unwrap().unwrap();
+        assert_eq!(answer.header.unwrap().revision, 4);
     });
 }

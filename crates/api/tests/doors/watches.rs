@@ -132,7 +132,7 @@ fn a_client_that_never_reads_costs_a_bounded_amount() {
     serve(async |server| {
         let mut lazy_client = server.client().await;
         let mut lazy = lazy_client.open::<pb::WatchResponse>(WATCH).await;
-        lazy.send(&create(on("a")));
+        lazy.send(&create(pb::WatchCreateRequest { start_revision: 2, ..on("a") }));
         let mut client = server.client().await;
         let value = "x".repeat(100_000);
         for _ in 0..200 {

@@ -23,6 +23,8 @@ pub struct Twin {
     pub stored: Vec<Fact>,
     pub revision: i64,
     pub floor: i64,
+    /// The hash that etcd takes while it compacts, by bound, with the floor before.
+    pub compaction_hashes: BTreeMap<i64, (u32, i64)>,
 }
 
 /// What an entry of the log asks for.
@@ -39,7 +41,7 @@ pub fn range<'a>(start: &'a [u8], end: Option<&'a Vec<u8>>) -> KeyRange<'a> {
 
 impl Twin {
     pub fn new() -> Self {
-        Self { facts: Vec::new(), stored: Vec::new(), revision: 1, floor: -1 }
+        Self { facts: Vec::new(), stored: Vec::new(), revision: 1, floor: -1, compaction_hashes: BTreeMap::new() }
     }
 
     pub fn live(&self, at: i64) -> BTreeMap<&[u8], &Fact> {
@@ -94,6 +96,7 @@ impl Twin {
 
     fn compact(&mut self, bound: i64) {
         let keep = self.keep(bound, true);
+        self.compaction_hashes.insert(bound, (self.hash(bound, &keep), self.floor));
         self.floor = bound;
         self.stored.retain(|fact| fact.revision.main > bound || keep.contains(&fact.revision));
     }
@@ -124,7 +127,10 @@ impl Twin {
 
     /// etcd's HashKV.
     pub fn hash_kv(&self, at: i64) -> u32 {
-        let keep = self.keep(at, false);
+        self.hash(at, &self.keep(at, false))
+    }
+
+    fn hash(&self, at: i64, keep: &BTreeSet<Revision>) -> u32 {
         let mut bytes = b"key".to_vec();
         for fact in &self.stored {
             let (main, tombstone) = (fact.revision.main, fact.version == 0);

@@ -12,11 +12,11 @@ use crate::model::{Rec, View, view};
 const FIRST: &str = "/member/wal/0000000000000000-0000000000000000.wal";
 
 /// A synced log of several segments whose last record says that everything is committed.
-fn committed_log() -> (SimDisk, View) {
+fn committed_log(payload: impl Fn(u64, u64) -> u8) -> (SimDisk, View) {
     let disk = disk();
-    let mut wal = create(&disk, small(2000));
+    let mut wal = create(&disk, small(4000));
     for index in 1..=12u64 {
-        let data: Vec<u8> = (0..index * 31).map(|n| (n * index) as u8 | 1).collect();
+        let data: Vec<u8> = (0..index * 131).map(|n| payload(n, index)).collect();
         wal.append(&[entry(index, 2, &data)], Some(&state(2, 3, index))).unwrap();
         wal.sync().unwrap();
     }
@@ -24,6 +24,10 @@ fn committed_log() -> (SimDisk, View) {
     drop(wal);
     let found = View::from(&Wal::inspect(&disk, dir()).unwrap());
     (disk, found)
+}
+
+fn noise(n: u64, index: u64) -> u8 {
+    (n * index) as u8 | 1
 }
 
 fn segments(disk: &SimDisk) -> Vec<PathBuf> {
@@ -42,17 +46,15 @@ fn used(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }
 
-#[test]
-fn a_turned_bit_anywhere_in_a_synced_log_is_refused() {
-    let (disk, _) = committed_log();
-    let (mut corrupt, mut lost) = (0u64, 0u64);
-    for path in segments(&disk) {
-        let bytes = read(&disk, &path);
-        for bit in 0..used(&bytes) as u64 * 8 {
+/// Turns over every `step`th bit of a log, one at a time; how many were refused as damage, how many as lost log.
+fn refusals(disk: &SimDisk, step: usize) -> (u64, u64) {
+    let (mut corrupt, mut lost) = (0, 0);
+    for path in segments(disk) {
+        let bytes = read(disk, &path);
+        for bit in (0..used(&bytes) as u64 * 8).step_by(step) {
             let disk = disk.fork();
             disk.flip_bit(&path, bit).unwrap();
-            let error = Wal::open(arc(&disk), dir(), small(2000)).map(|(_, recovered)| recovered);
-            match error {
+            match Wal::open(arc(&disk), dir(), small(2000)).map(|(_, recovered)| recovered) {
                 Err(WalError::Corrupt { .. }) => corrupt += 1,
                 Err(WalError::LostLog { .. }) => lost += 1,
                 other => panic!("{} bit {bit}: {other:?}", path.display()),
@@ -63,12 +65,26 @@ fn a_turned_bit_anywhere_in_a_synced_log_is_refused() {
         }
     }
     println!("{corrupt} flips refused as damage, {lost} as lost log");
+    (corrupt, lost)
+}
+
+#[test]
+fn a_turned_bit_anywhere_in_a_synced_log_is_refused() {
+    let (disk, _) = committed_log(noise);
+    let (corrupt, lost) = refusals(&disk, 3);
+    assert!(corrupt > 10_000 && lost * 1000 < corrupt);
+}
+
+#[test]
+fn among_payloads_of_zeros_as_well() {
+    let (disk, _) = committed_log(|_, _| 0);
+    let (corrupt, lost) = refusals(&disk, 5);
     assert!(corrupt > 10_000 && lost * 1000 < corrupt);
 }
 
 #[test]
 fn a_turned_bit_is_never_read_back() {
-    let (disk, view) = committed_log();
+    let (disk, view) = committed_log(noise);
     let (wal, _) = Wal::open(arc(&disk), dir(), small(2000)).unwrap();
     let mut refused = 0;
     let (from, to) = (LogIndex(1), LogIndex(13));
@@ -190,7 +206,7 @@ fn a_tail_torn_below_the_commit_is_lost_log_and_left_alone() {
 
 #[test]
 fn only_the_last_segment_can_be_torn() {
-    let (disk, _) = committed_log();
+    let (disk, _) = committed_log(noise);
     let closed = &segments(&disk)[0];
     let bytes = read(&disk, closed);
     for len in (0..bytes.len() as u64).step_by(7) {

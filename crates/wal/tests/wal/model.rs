@@ -151,8 +151,11 @@ impl Caller {
     fn entry(&mut self, index: u64) -> Entry {
         let bytes = [0, 1, 40, 300, 512, 1500][self.rng.below(6) as usize];
         let fill = self.rng.next_u64();
-        // Payloads without long runs of zeros: those are told apart in `damage`.
-        let data: Vec<u8> = (0..bytes).map(|n: u64| ((fill >> (n % 57)) as u8) | 1).collect();
+        // Long runs of zeros as well: they look like sectors that never reached the disk.
+        let data: Vec<u8> = match self.rng.chance(1, 4) {
+            true => vec![0; bytes as usize],
+            false => (0..bytes).map(|n: u64| (fill >> (n % 57)) as u8).collect(),
+        };
         entry(index, self.term, &data)
     }
 }

@@ -1,0 +1,134 @@
+//! Both engines do the same, and the one on disk keeps a reserve of space.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
+use milepost_engine::mem::MemEngine;
+use milepost_engine::{Engine, Room, StoreDirectory, Table};
+use milepost_env::OsDisk;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+fn all(engine: &dyn Engine, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let txn = engine.read().expect("read");
+    let mut cursor = txn.scan(table, from, to).expect("scan");
+    let mut pairs = Vec::new();
+    while let Some((key, value)) = cursor.next().expect("next") {
+        pairs.push((key.to_vec(), value.to_vec()));
+    }
+    pairs
+}
+
+fn bound(key: &[u8], kind: u8) -> Bound<&[u8]> {
+    match kind {
+        0 => Bound::Unbounded,
+        1 => Bound::Included(key),
+        _ => Bound::Excluded(key),
+    }
+}
+
+#[test]
+fn memory_and_disk_agree() {
+    let dir = tempfile::tempdir().expect("directory");
+    let disk = LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open");
+    let memory = MemEngine::new();
+    let engines: [&dyn Engine; 2] = [&disk, &memory];
+    let mut rng = SmallRng::seed_from_u64(1);
+    for _ in 0..50 {
+        let changes: Vec<_> =
+            (0..20).map(|_| (rng.random_range(1..60_u8), rng.random_bool(0.3), rng.random_range(0..3000))).collect();
+        let commit = rng.random_bool(0.8);
+        for engine in engines {
+            let mut txn = engine.write().expect("write");
+            for (key, delete, len) in &changes {
+                let key = [*key, 0, *key];
+                if *delete {
+                    let was_there = txn.get(Table::Lease, &key).expect("get").is_some();
+                    assert_eq!(txn.delete(Table::Lease, &key).expect("delete"), was_there);
+                } else {
+                    txn.put(Table::Lease, &key, &vec![key[0]; *len]).expect("put");
+                    assert_eq!(txn.get(Table::Lease, &key).expect("get").map(<[u8]>::len), Some(*len));
+                }
+            }
+            if commit {
+                txn.commit().expect("commit");
+            }
+        }
+        let (from, to): ([u8; 1], [u8; 1]) = (rng.random(), rng.random());
+        let (from, to) = (bound(&from, rng.random_range(0..3)), bound(&to, rng.random_range(0..3)));
+        assert_eq!(all(&disk, Table::Lease, from, to), all(&memory, Table::Lease, from, to));
+        assert!(all(&disk, Table::Auth, Bound::Unbounded, Bound::Unbounded).is_empty(), "tables are apart");
+        let last = |engine: &dyn Engine| {
+            engine.read().expect("read").last(Table::Lease).expect("last").map(|(key, _)| key.to_vec())
+        };
+        assert_eq!(last(&disk), last(&memory));
+    }
+}
+
+#[test]
+fn appending_out_of_order_is_refused() {
+    let dir = tempfile::tempdir().expect("directory");
+    let disk = LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open");
+    let engines: [&dyn Engine; 2] = [&disk, &MemEngine::new()];
+    for engine in engines {
+        let mut txn = engine.write().expect("write");
+        txn.append(Table::History, b"b", b"").expect("append");
+        assert!(txn.append(Table::History, b"a", b"").is_err());
+        assert!(txn.append(Table::History, b"b", b"").is_err());
+        txn.append(Table::History, b"c", b"").expect("append");
+    }
+}
+
+fn open(root: &Path) -> LmdbEngine {
+    let directory = StoreDirectory::open(Arc::new(OsDisk), root).expect("directory");
+    let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    LmdbEngine::open_current(Arc::new(directory), options).expect("engine")
+}
+
+#[test]
+fn a_reserve_is_kept_and_space_inside_the_file_counts() {
+    let dir = tempfile::tempdir().expect("directory");
+    let root = dir.path().join("store");
+    let engine = open(&root);
+    assert_eq!(std::fs::metadata(root.join("BALLAST")).expect("ballast").len(), 1 << 20);
+    assert_eq!(engine.reserve(0), Room::Whole);
+    assert_eq!(engine.reserve(1 << 20), Room::Whole);
+    // More than any disk has: the ballast is given up for it, and comes back with the next modest wish.
+    assert_eq!(engine.reserve(1 << 60), Room::Low);
+    assert!(!root.join("BALLAST").exists());
+    assert_eq!(engine.reserve(0), Room::Whole);
+    assert!(root.join("BALLAST").exists());
+}
+
+#[test]
+fn sizes_tell_live_data_from_the_file() {
+    let dir = tempfile::tempdir().expect("directory");
+    let engine = open(&dir.path().join("store"));
+    let empty = engine.sizes().expect("sizes");
+    for delete in [false, true] {
+        let mut txn = engine.write().expect("write");
+        for key in 0..1000_u32 {
+            if delete {
+                txn.delete(Table::History, &key.to_be_bytes()).expect("delete");
+            } else {
+                txn.append(Table::History, &key.to_be_bytes(), &[0; 1000]).expect("append");
+            }
+        }
+        txn.commit().expect("commit");
+        let sizes = engine.sizes().expect("sizes");
+        assert!(sizes.file >= 1_000_000 && sizes.file >= sizes.in_use, "{sizes:?}");
+        assert_eq!(sizes.in_use > empty.in_use + 1_000_000, !delete, "{sizes:?}");
+    }
+}
+
+#[test]
+fn a_condemned_store_is_not_opened_again() {
+    let dir = tempfile::tempdir().expect("directory");
+    let root = dir.path().join("store");
+    open(&root).condemn("sync failed: bad disk");
+    let directory = StoreDirectory::open(Arc::new(OsDisk), &root).expect("directory");
+    let refused = LmdbEngine::open_current(Arc::new(directory), LmdbOptions::default()).err().expect("refused");
+    assert!(refused.to_string().contains("marked as suspect (sync failed: bad disk)"), "{refused}");
+}
