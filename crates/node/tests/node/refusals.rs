@@ -120,7 +120,7 @@ fn a_failed_sync_stops_the_member() {
 fn a_full_disk_raises_the_alarm() {
     let home = Home::new();
     let node = home.ready();
-    home.engine.fail_reserves(u64::MAX);
+    home.engine.fill_disk(u64::MAX);
     let start = std::time::Instant::now();
     while !node.reader().alarms().any(milepost_proto::etcdserverpb::AlarmType::Nospace) {
         assert!(start.elapsed() < PATIENCE, "no alarm");
