@@ -9,11 +9,11 @@ use milepost_engine::{EngineError, Room, Table, WriteTxn};
 use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
-use crate::hash::Hasher;
+use crate::hash::{HashKv, Hasher};
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, Inner};
+use crate::store::{Durable, HashDue, Inner};
 use crate::tables::{Meta, put_row};
-use crate::view::{View, ViewState};
+use crate::view::ViewState;
 
 /// What committing needs to remember; see [`Inner::committer`].
 pub(crate) struct Committer {
@@ -22,7 +22,9 @@ pub(crate) struct Committer {
     /// Where the compaction in progress goes on.
     pub resume: Option<milepost_types::Revision>,
     /// The hash being taken before the compaction that is due, and what it reads.
-    pub hasher: Option<(Hasher, View)>,
+    pub hasher: Option<(Hasher, HashDue)>,
+    /// The hash that was taken, for readers to find when the compaction has finished.
+    pub hashed: Option<HashKv>,
 }
 
 /// What the background thread does next.
@@ -35,7 +37,7 @@ enum Errand {
 
 impl Committer {
     pub fn new(committed: Meta) -> Self {
-        Self { committed, resume: None, hasher: None }
+        Self { committed, resume: None, hasher: None, hashed: None }
     }
 }
 

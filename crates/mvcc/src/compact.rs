@@ -15,10 +15,11 @@ use milepost_types::Revision;
 use crate::codec;
 use crate::commit::Committer;
 use crate::error::StoreError;
-use crate::hash::{Hasher, KEPT_HASHES};
+use crate::hash::{HashKv, Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
 use crate::store::{Durable, Inner};
 use crate::tables;
+use crate::view::View;
 
 /// What one step found to delete.
 #[derive(Default)]
@@ -46,13 +47,13 @@ impl Inner {
         if bound <= committer.committed.finished {
             return Ok(false);
         }
-        if self.hash_some(committer, bound)? {
+        if self.hash_some(committer)? {
             return Ok(true);
         }
         if self.is_pinned() {
             return Ok(false);
         }
-        let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
+        let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished.max(0), 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
         let mut txn = self.engine.write()?;
@@ -68,33 +69,23 @@ impl Inner {
         if step.last.is_none() {
             committer.committed.finished = bound;
             self.measure()?;
-            self.compacted(bound);
+            self.compacted(bound, committer.hashed.take());
         }
         Ok(true)
     }
 
-    /// Goes on with the hash that is to be taken before the compaction to `bound` deletes anything. False: none is.
-    fn hash_some(self: &Arc<Self>, committer: &mut Committer, bound: i64) -> Result<bool, StoreError> {
-        // A newer compaction overtook the one being hashed, which now never finishes by itself.
-        committer.hasher.take_if(|(hasher, _)| hasher.done().hash_revision != bound);
+    /// Goes on with the hash that is due before anything more is deleted. False: none is.
+    fn hash_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
         if committer.hasher.is_none() {
-            let mut core = self.core.lock();
-            if core.meta.scheduled != bound || !self.options.compaction_hash {
-                return Ok(false);
-            }
-            let Some(floor) = core.hash_from.take() else { return Ok(false) };
-            drop(core);
-            committer.hasher = Some((Hasher::of_compaction(floor, bound), self.view()));
+            let Some(due) = self.core.lock().hash_due.take() else { return Ok(false) };
+            committer.hasher = Some((Hasher::of_compaction(due.floor, due.bound), due));
         }
-        let Some((hasher, view)) = &mut committer.hasher else { return Ok(false) };
-        if hasher.step(view)? {
-            let hash = hasher.done();
+        let Some((hasher, due)) = &mut committer.hasher else { return Ok(false) };
+        // Made anew each time: kept in there it would keep the store from ever being closed.
+        let view = View { inner: self.clone(), state: due.state.clone(), revision: due.revision };
+        if hasher.step(&view)? {
+            committer.hashed = Some(hasher.done());
             committer.hasher = None;
-            let mut core = self.core.lock();
-            core.hashes.push_back(hash);
-            if core.hashes.len() > KEPT_HASHES {
-                core.hashes.pop_front();
-            }
         }
         Ok(true)
     }
@@ -128,9 +119,15 @@ impl Inner {
         Ok(step)
     }
 
-    fn compacted(&self, bound: i64) {
+    /// Tells that the deletions of the compaction to `bound` are done, and of `hash`, what one up to it leaves. Both at
+    /// once: who sees the hash may compact again, and that compaction's hash is kept only if this one counts as done.
+    fn compacted(&self, bound: i64, hash: Option<HashKv>) {
         let mut core = self.core.lock();
         core.meta.finished = bound;
+        core.hashes.extend(hash);
+        if core.hashes.len() > KEPT_HASHES {
+            core.hashes.pop_front();
+        }
         let (done, waiting) = core.when_compacted.drain(..).partition(|(revision, _)| *revision <= bound);
         core.when_compacted = waiting;
         drop(core);
