@@ -1,6 +1,5 @@
 //! `cargo xtask check`: everything that a change must pass, step by step, with the time of each.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -89,7 +88,8 @@ fn print_times(times: &[(&str, Duration)]) {
 }
 
 /// Programs that the suites call, and the Debian package that has each.
-const TOOLS: &[(&str, &str)] = &[("etcdctl", "etcd-client"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
+const TOOLS: &[(&str, &str)] =
+    &[("etcdctl", "etcd-client"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm"), ("strace", "strace")];
 
 /// Programs that nobody installs on the side.
 const NEEDED: &[(&str, &str)] = &[("go", "the Go toolchain, 1.26 or newer")];
@@ -145,23 +145,22 @@ fn build() -> Result<(), String> {
 }
 
 fn compat() -> Result<(), String> {
-    suite("test/compat")
+    suite("test/compat", &["bash", "run.sh"])
 }
 
 fn power() -> Result<(), String> {
-    suite("test/power")
+    // -v: how often each kind of damage happened is part of the result.
+    suite("test/power", &["go", "test", "-v", "-count", "1", "./..."])
 }
 
-/// Runs the `run.sh` of a black-box suite against the executable of step `build`.
-fn suite(folder: &str) -> Result<(), String> {
-    let folder = bins::root().join(folder);
-    let script = Path::new("run.sh");
-    if !folder.join(script).is_file() {
-        return Err(format!("{} is missing", folder.join(script).display()));
+/// Runs a black-box suite in its folder against the executable of step `build`.
+fn suite(folder: &str, words: &[&str]) -> Result<(), String> {
+    let binary = bins::target().join("ci/milepost");
+    if !binary.is_file() {
+        return Err(format!("{} is missing: cargo xtask check --only build", binary.display()));
     }
-    bins::run(
-        Command::new("bash").arg(script).env("MILEPOST_BIN", bins::target().join("ci/milepost")).current_dir(folder),
-    )
+    let mut command = Command::new(words[0]);
+    bins::run(command.args(&words[1..]).env("MILEPOST_BIN", binary).current_dir(bins::root().join(folder)))
 }
 
 #[cfg(test)]

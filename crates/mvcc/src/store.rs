@@ -218,6 +218,8 @@ pub(crate) struct Inner {
     pub short_of_space: AtomicBool,
     /// Why the store must not be used again.
     pub failed: OnceLock<Arc<str>>,
+    /// The first record that failed its check.
+    pub corrupt: OnceLock<Arc<str>>,
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
     pub counts: Counts,
@@ -228,6 +230,15 @@ impl Inner {
     /// What is committed to. Changes only while [`Inner::committer`] is held.
     pub fn engine(&self) -> Arc<dyn Engine> {
         self.state.load().engine.clone()
+    }
+
+    /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
+    /// can raise the alarm.
+    pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Corrupt { .. }) = &result {
+            self.corrupt.get_or_init(|| error.to_string().into());
+        }
+        result
     }
 
     /// Errs if the store has failed for good.
@@ -346,6 +357,7 @@ impl Store {
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
+            corrupt: OnceLock::new(),
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             counts: Counts::default(),
@@ -436,6 +448,12 @@ impl Store {
     #[must_use]
     pub fn failed(&self) -> Option<Arc<str>> {
         self.inner().failed.get().cloned()
+    }
+
+    /// The first record that failed its check, if one did: the member has to raise the CORRUPT alarm.
+    #[must_use]
+    pub fn corrupt(&self) -> Option<Arc<str>> {
+        self.inner().corrupt.get().cloned()
     }
 
     /// Counters since open.

@@ -46,10 +46,7 @@ impl Revision {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::ENCODED_LEN] = bytes.try_into().ok()?;
         let (main, sub) = bytes.split_at(8);
-        Some(Self {
-            main: i64::from_be_bytes(main.try_into().ok()?),
-            sub: i64::from_be_bytes(sub.try_into().ok()?),
-        })
+        Some(Self { main: i64::from_be_bytes(main.try_into().ok()?), sub: i64::from_be_bytes(sub.try_into().ok()?) })
     }
 }
 
@@ -65,7 +62,8 @@ mod tests {
 
     #[test]
     fn byte_order_is_revision_order() {
-        let revisions = [Revision::ZERO, Revision::new(1, 0), Revision::new(1, 7), Revision::new(256, 0), Revision::end_of(256)];
+        let revisions =
+            [Revision::ZERO, Revision::new(1, 0), Revision::new(1, 7), Revision::new(256, 0), Revision::end_of(256)];
         for pair in revisions.windows(2) {
             assert!(pair[0] < pair[1]);
             assert!(pair[0].to_bytes() < pair[1].to_bytes());

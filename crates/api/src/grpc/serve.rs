@@ -15,7 +15,7 @@ use super::{Method, Shape};
 use crate::call::{self, Call};
 use crate::door::Door;
 use crate::handlers::{auth, cluster, health, kv, later, lease, maintenance, watch};
-use crate::status::{Code, Status};
+use crate::status::{self, Code, Status};
 
 /// Answers `request`; failures are answers too.
 pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
@@ -39,6 +39,9 @@ pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
         Ok(call) => call,
         Err(status) => return reply::refused(StatusCode::BAD_REQUEST, &status),
     };
+    if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return reply::failed(&status::DEADLINE);
+    }
     let is_stream = method.names().shape != Shape::Unary;
     door.metrics.client(call::api_version(request.headers()).unwrap_or("unknown"), is_stream);
     let accounting = Accounting::start(&door, method, call.started);

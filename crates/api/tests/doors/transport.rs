@@ -44,6 +44,19 @@ fn half_a_message_and_no_message() {
     });
 }
 
+#[test]
+fn no_time_at_all() {
+    serve(async |server| {
+        for none in ["0S", "1n"] {
+            let mut client = server.client().await.with("grpc-timeout", none);
+            let failure = client.failure(PUT, &put("a", "")).await;
+            assert_eq!(failure, (4, "context deadline exceeded".into()));
+        }
+        let revision = milepost_api::Backend::reader(&*server.member).revision();
+        assert_eq!(revision, 1, "nothing was proposed");
+    });
+}
+
 /// An answer to a request that is no gRPC over HTTP/2.
 async fn other_http2(server: &Server, method: &str, content_type: &str) -> (u16, String) {
     let socket = TcpStream::connect(server.doors.local_addrs()[0]).await.unwrap();

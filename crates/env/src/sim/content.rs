@@ -45,11 +45,14 @@ impl Content {
     pub(super) fn read(&self, into: &mut [u8], offset: u64) -> usize {
         let available = self.len.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..available];
-        for (sector, within, piece) in pieces(offset, into.len()) {
-            match self.seen.get(&sector) {
-                Some(bytes) => into[piece.clone()].copy_from_slice(&bytes[within..within + piece.len()]),
-                None => into[piece].fill(0),
-            }
+        // Files are mostly reserved space: only the sectors that were written are looked at.
+        into.fill(0);
+        let end = offset + available as u64;
+        for (&sector, bytes) in self.seen.range(offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES)) {
+            let start = sector * SECTOR_BYTES;
+            let (from, to) = (start.max(offset), (start + SECTOR_BYTES).min(end));
+            let within = (from - start) as usize..(to - start) as usize;
+            into[(from - offset) as usize..(to - offset) as usize].copy_from_slice(&bytes[within]);
         }
         available
     }

@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Memory that applied entries may take: enough for a follower to catch up after a pause without touching the disk.
 pub const MEMORY_BYTES_MAX: usize = 64 << 20;
+/// The same while there is nobody else: who joins later gets older entries from disk.
+pub const ALONE_BYTES_MAX: usize = 1 << 20;
 /// Applied entries beyond the byte bound that are kept anyway. One: the newest, whose term the crate asks for often.
 const ENTRIES_MIN: usize = 1;
 
@@ -159,11 +161,12 @@ impl MemoryLog {
 
     /// Everything up to `applied` is in the store; drops what memory need not hold.
     ///
-    /// `persisted`: entries above it are not on disk yet, so memory is their only place.
-    pub fn applied_to(&mut self, applied: u64, persisted: u64) {
+    /// `persisted`: entries above it are not on disk yet, so memory is their only place. `alone`: there are no followers.
+    pub fn applied_to(&mut self, applied: u64, persisted: u64, alone: bool) {
+        let bytes_max = if alone { self.bytes_max.min(ALONE_BYTES_MAX) } else { self.bytes_max };
         self.applied_index = self.applied_index.max(applied);
         let droppable = applied.min(persisted);
-        while self.bytes > self.bytes_max && self.entries.len() > ENTRIES_MIN && self.memory_first < droppable {
+        while self.bytes > bytes_max && self.entries.len() > ENTRIES_MIN && self.memory_first < droppable {
             let gone = self.entries.pop_front().expect("it is not empty");
             self.bytes -= size(&gone);
             self.memory_first += 1;
@@ -308,7 +311,7 @@ impl Storage for MemoryLog {
 
 #[cfg(test)]
 mod tests {
-    use super::{MEMORY_BYTES_MAX, MemoryLog};
+    use super::{ALONE_BYTES_MAX, MEMORY_BYTES_MAX, MemoryLog};
     use bytes::Bytes;
     use raft::eraftpb::{ConfState, Entry, HardState};
     use raft::{GetEntriesContext, Storage};
@@ -331,7 +334,7 @@ mod tests {
         assert_eq!(terms(&log), [None, Some(2), Some(2), Some(3), Some(6), None, None]);
         log.append(&[entry(12, 7, 0), entry(13, 7, 0)]);
         assert_eq!(terms(&log), [None, Some(2), Some(2), Some(7), Some(7), None, None]);
-        log.applied_to(13, 13);
+        log.applied_to(13, 13, false);
         log.cut_to(12);
         assert_eq!(terms(&log), [None, None, None, Some(7), Some(7), None, None]);
         assert_eq!((log.first(), log.last()), (13, 13));
@@ -343,11 +346,11 @@ mod tests {
         let count = 2 * (MEMORY_BYTES_MAX / each) as u64;
         let mut log = log((0, 0), (1..=count).map(|index| entry(index, 1, each)).collect());
         assert!(log.bytes > 2 * MEMORY_BYTES_MAX);
-        log.applied_to(3, count);
+        log.applied_to(3, count, false);
         assert_eq!(log.memory_first, 3, "only what is applied may go");
-        log.applied_to(count, 5);
+        log.applied_to(count, 5, false);
         assert_eq!(log.memory_first, 5, "only what is on disk may go");
-        log.applied_to(count, count);
+        log.applied_to(count, count, false);
         assert!(log.bytes <= MEMORY_BYTES_MAX && log.bytes > MEMORY_BYTES_MAX - 2 * each);
         // Older entries can be sent still, after a trip to the disk.
         assert_eq!(log.first(), 1);
@@ -355,6 +358,8 @@ mod tests {
         assert!(asked.is_err());
         let wanted = log.take_wanted();
         assert_eq!((wanted[0].from_index, wanted[0].end_index), (2, 9));
+        log.applied_to(count, count, true);
+        assert!(log.bytes <= ALONE_BYTES_MAX + each, "nobody needs them");
         log.put_fetched(&[super::convert::entry_out(&entry(2, 1, 7)), super::convert::entry_out(&entry(3, 1, 7))]);
         let got = log.entries(2, 9, None, GetEntriesContext::empty(true)).expect("fetched");
         assert_eq!(got.iter().map(|entry| entry.index).collect::<Vec<_>>(), [2, 3]);

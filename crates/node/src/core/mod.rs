@@ -437,7 +437,8 @@ impl Core {
         }
         self.node.advance_apply_to(index);
         let persisted = self.node.raft.raft_log.persisted;
-        self.node.mut_store().applied_to(index, persisted);
+        let alone = self.node.raft.prs().iter().count() <= 1;
+        self.node.mut_store().applied_to(index, persisted, alone);
     }
 
     fn fetched(&mut self, ticket: u64, entries: &[raftpb::Entry]) {

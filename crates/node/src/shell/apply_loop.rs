@@ -9,7 +9,7 @@ use crate::log::Value;
 use crate::request_id;
 use crate::waiter::{Answers, Completion, Pending, Waiter};
 use bytes::Bytes;
-use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply};
+use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply, Version};
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(crate) struct ApplyLoop {
     /// Since the last snapshot point was asked for.
     since_snapshot: SnapshotRule,
     next_snapshot: Duration,
+    /// The cluster's version, for the log.
+    version: Option<Version>,
     warning_apply: Duration,
     /// Commit index at start: when it is applied, an election may be waiting for it.
     commit_at_start: u64,
@@ -63,9 +65,11 @@ impl ApplyLoop {
         warning_apply: Duration,
         commit_at_start: u64,
     ) -> Self {
+        let version = shared.reader.cluster_version();
         Self {
             shared,
             machine,
+            version,
             answers: Answers::default(),
             rule,
             since_snapshot: SnapshotRule { entries: since_snapshot, bytes: 0 },
@@ -210,13 +214,12 @@ impl ApplyLoop {
             match effect {
                 Effect::ConfChange { change, peer_urls, .. } => {
                     urgent = true;
-                    self.note_membership(index);
                     self.conf_change(index, change.as_ref(), peer_urls);
                 }
                 Effect::MemberAttributes { .. } => self.note_membership(index),
                 Effect::ClusterVersion { version, .. } => {
                     self.note_membership(index);
-                    self.log_version(&version.to_string());
+                    self.log_version(*version);
                 }
                 Effect::EmptyEntry { term } => {
                     urgent = true;
@@ -227,6 +230,10 @@ impl ApplyLoop {
             }
         }
         urgent
+    }
+
+    fn was_learner(&self, id: u64) -> bool {
+        self.shared.membership.lock().last().is_some_and(|before| before.conf_state.learners.contains(&id))
     }
 
     fn conf_change(&self, index: u64, change: Option<&raftpb::ConfChange>, peer_urls: &[String]) {
@@ -250,6 +257,10 @@ impl ApplyLoop {
                     fields.extend([("updated-remote-peer-id", subject), ("updated-remote-peer-urls", urls)]);
                     "updated member"
                 }
+                0 if self.was_learner(change.node_id()) => {
+                    fields.push(("promoted-member-id", subject));
+                    "promote member"
+                }
                 kind => {
                     fields.extend([("added-peer-id", subject), ("added-peer-peer-urls", urls)]);
                     fields.push(("added-peer-is-learner", Value::from(kind == 3)));
@@ -258,20 +269,29 @@ impl ApplyLoop {
             };
             shared.log.info(message, &fields);
         }
+        self.note_membership(index);
         self.tell(Command::Input(Input::ConfChangeApplied { index, change: change.cloned() }));
     }
 
-    fn log_version(&self, version: &str) {
-        let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor).to_owned();
-        let fields = [
+    fn log_version(&mut self, version: Version) {
+        let minor = |version: Version| format!("{}.{}", version.major, version.minor);
+        let mut fields = vec![
             ("cluster-id", Value::from(self.shared.cluster.to_string())),
             ("local-member-id", Value::from(self.shared.member.to_string())),
-            ("cluster-version", Value::from(minor.as_str())),
         ];
-        self.shared.log.info("set initial cluster version", &fields);
-        let minor = [("cluster-version", Value::from(minor))];
-        self.shared.log.info("enabled capabilities for version", &minor);
-        self.shared.log.info("cluster version is updated", &minor);
+        let now = [("cluster-version", Value::from(minor(version)))];
+        match self.version.replace(version) {
+            None => {
+                fields.extend(now.clone());
+                self.shared.log.info("set initial cluster version", &fields);
+            }
+            Some(before) => {
+                fields.extend([("from", minor(before).into()), ("to", minor(version).into())]);
+                self.shared.log.info("updated cluster version", &fields);
+            }
+        }
+        self.shared.log.info("enabled capabilities for version", &now);
+        self.shared.log.info("cluster version is updated", &now);
     }
 
     /// Remembers the membership after this entry, for snapshot points at or after it.

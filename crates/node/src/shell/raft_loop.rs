@@ -67,6 +67,8 @@ pub(crate) struct RaftLoop {
     reads: UnconfirmedReads,
     /// Proposals that no leader took yet.
     homeless: VecDeque<Proposal>,
+    /// What is dropped now is not to be proposed again.
+    forget_dropped: bool,
     answers: Answers,
     effects: Vec<Effect>,
     tick: Duration,
@@ -89,6 +91,7 @@ impl RaftLoop {
             duties,
             reads: UnconfirmedReads::default(),
             homeless: VecDeque::new(),
+            forget_dropped: false,
             answers: Answers::default(),
             effects: Vec::new(),
             tick,
@@ -190,6 +193,9 @@ impl RaftLoop {
         if self.shared.is_low_on_space() {
             self.duties.ask(Duty::RaiseNoSpace);
         }
+        if let Some(why) = self.shared.store.corrupt() {
+            self.duties.found_corrupt(&why, &self.shared);
+        }
         self.retry_homeless();
     }
 
@@ -210,22 +216,30 @@ impl RaftLoop {
         }
     }
 
-    /// The member's own proposals. Without a leader they are forgotten; their duty comes again.
+    /// The member's own proposals. Those that nobody waits for are decisions of a leader (a lease has ended): if they
+    /// cannot go into the log now they are forgotten, since the next leader may know better.
     fn do_duties(&mut self, now: Duration) {
         let standing = self.core.standing();
         let duties = self.duties.due(now, &standing, &self.shared);
         if duties.is_empty() {
             return;
         }
-        let mut proposals = Vec::new();
-        let mut pending = Vec::new();
+        let (mut lasting, mut passing, mut pending) = (Vec::new(), Vec::new(), Vec::new());
         let deadline = now + self.shared.request_timeout;
         for (id, payload, waiter) in duties {
-            proposals.push(Proposal { data: payload, conf_change: false });
+            let proposal = Proposal { data: payload, conf_change: false };
+            if waiter.is_some() { &mut lasting } else { &mut passing }.push(proposal);
             pending.extend(waiter.map(|waiter| (id, Pending { waiter, bytes: 0, deadline })));
         }
         self.shared.waiters.insert_all(pending.into_iter());
-        self.propose(proposals);
+        if !lasting.is_empty() {
+            self.propose(lasting);
+        }
+        if standing.role == Role::Leader && !passing.is_empty() {
+            self.forget_dropped = true;
+            self.handle(Input::Propose(passing));
+            self.forget_dropped = false;
+        }
     }
 
     fn handle(&mut self, input: Input) {
@@ -259,6 +273,7 @@ impl RaftLoop {
                 self.shared.reads.push(index, waiters, &self.shared.positions.applied, &mut self.answers);
             }
             Effect::RoleChanged(change) => self.role_changed(&change),
+            Effect::Dropped(_) if self.forget_dropped => {}
             Effect::Dropped(proposals) => self.homeless.extend(proposals),
             Effect::Fetch { ticket, from, end, max_bytes } => {
                 let _ = self.shared.to_log.push(LogJob::Fetch { ticket, from, end, max_bytes });
@@ -283,7 +298,8 @@ impl RaftLoop {
         if change.leader != 0 && change.leader != change.previous_leader {
             metrics.leader_changes_seen_total.fetch_add(1, Ordering::Relaxed);
         }
-        if change.role != Role::Leader {
+        // A leader of a new term is a new leader, also if it is this member again: leases run anew.
+        if change.role != Role::Leader || !change.passed.is_empty() {
             self.shared.lessor.demote();
         }
         self.publish();

@@ -1,6 +1,6 @@
 //! Starts that must not happen.
 
-use crate::world::{Home, PATIENCE, ask, put, reply};
+use crate::world::{Home, PATIENCE, answers, ask, put, reply, waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_env::Disk;
 use milepost_node::{Completion, GuardError, NodeError, StartError, StopReason};
@@ -120,7 +120,7 @@ fn a_failed_sync_stops_the_member() {
 fn a_full_disk_raises_the_alarm() {
     let home = Home::new();
     let node = home.ready();
-    home.engine.fail_reserves(u64::MAX);
+    home.engine.fill_disk(u64::MAX);
     let start = std::time::Instant::now();
     while !node.reader().alarms().any(milepost_proto::etcdserverpb::AlarmType::Nospace) {
         assert!(start.elapsed() < PATIENCE, "no alarm");
@@ -128,4 +128,22 @@ fn a_full_disk_raises_the_alarm() {
         assert!(matches!(answer, Completion::Reply(_)), "{answer:?}, {:?}", node.stopped());
     }
     assert_eq!(node.stopped(), None);
+}
+
+/// One of three members, alone: nobody can lead. Requests wait for a leader, but not for ever.
+#[test]
+fn without_a_leader_requests_end_in_time() {
+    let mut home = Home::new();
+    let founder = |name: &str, port: u16| (name.to_owned(), vec![format!("http://localhost:{port}")]);
+    home.config.initial_cluster = [founder("default", 1), founder("b", 2), founder("c", 3)].into();
+    let node = home.start().expect("it starts");
+    let (sink, answers) = answers();
+    node.read_index(waiter(&sink, 2));
+    let answer = ask(&node, put("a", "b"));
+    assert!(matches!(answer, Completion::Failed(NodeError::NoLeader)), "{answer:?}");
+    let (ticket, answer) = answers.recv_timeout(PATIENCE).expect("an answer");
+    assert!(ticket == 2 && matches!(answer, Completion::Failed(NodeError::Timeout)), "{answer:?}");
+    assert_eq!(node.status().leader.0, 0);
+    assert_eq!(node.reader().members().len(), 3, "the founders are applied all the same");
+    assert_eq!(node.metrics().proposals_pending.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
