@@ -412,7 +412,7 @@ impl Core {
         }
         self.node.advance_apply_to(index);
         let persisted = self.node.raft.raft_log.persisted;
-        let alone = self.node.raft.prs().iter().count() <= 1;
+        let alone = self.is_alone();
         self.node.mut_store().applied_to(index, persisted, alone);
     }
 

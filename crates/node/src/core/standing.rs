@@ -82,6 +82,12 @@ impl Core {
         convert::conf_state_out(self.node.store().conf_state())
     }
 
+    /// Is this member the whole cluster: the only voter, without learners?
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.node.raft.prs().iter().count() == 1 && self.is_only_voter()
+    }
+
     /// The leader's view of each member's log, sorted by member: (id, last index known to match). Empty elsewhere.
     #[must_use]
     pub fn progress(&self) -> Vec<(u64, u64)> {

@@ -55,7 +55,7 @@ pub(crate) struct Duties {
     publish: State,
     version: State,
     alarm: State,
-    /// The term in which this member leads and whose first entry is applied here; earlier terms' entries are then, too.
+    /// The newest term whose first entry is applied here; earlier terms' entries are then, too.
     led_term: u64,
     /// Commit index at start.
     commit_at_start: u64,
@@ -120,6 +120,11 @@ impl Duties {
             lease_interval: config.heartbeat,
             sink: Arc::new(DutySinks { shared: Arc::downgrade(shared) }),
         }
+    }
+
+    /// The newest term whose first entry is applied here.
+    pub fn led_term(&self) -> u64 {
+        self.led_term
     }
 
     /// Something came up.
