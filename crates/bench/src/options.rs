@@ -141,7 +141,7 @@ const FLAGS: &[Flag] = &[
         name: "--clients",
         value: "N",
         default: "",
-        help: "requests under way at once (1000; watch: 1)",
+        help: "requests under way at once (1000; list: 10; watch: 1)",
         commands: &[],
     },
     Flag { name: "--threads", value: "N", default: "1", help: "threads of the load generator", commands: &[] },
@@ -291,7 +291,13 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
 
 fn shape(name: &str, given: &Given, command: &Command) -> Result<Shape, UsageError> {
     let watching = name == "watch";
-    let clients = given.count("--clients", 1, CLIENTS_MAX)?.unwrap_or(if watching { 1 } else { 1000 });
+    let usual = match name {
+        "watch" => 1,
+        // A thousand whole lists at once would be gigabytes on both sides.
+        "list" => 10,
+        _ => 1000,
+    };
+    let clients = given.count("--clients", 1, CLIENTS_MAX)?.unwrap_or(usual);
     // Watch streams need the connections there, the few clients that put share them out of sight.
     let users = if let Command::Watch { streams, .. } = command { *streams } else { clients };
     let conns = given.count("--conns", 1, CONNS_MAX)?.unwrap_or(users.min(100));
@@ -459,6 +465,7 @@ mod tests {
             parse_line("list --limit 500 --count-only").unwrap().command,
             Command::List { limit: 500, count_only: true }
         );
+        assert_eq!(parse_line("list").unwrap().shape.clients, 10);
         assert_eq!(parse_line("txn-put --txn-ops 8").unwrap().command, Command::TxnPut { ops: 8 });
         assert_eq!(parse_line("txn-mixed --read-keys 3").unwrap().command, Command::TxnMixed { read: 3 });
         assert_eq!(parse_line("lease-grant").unwrap().command, Command::LeaseGrant);

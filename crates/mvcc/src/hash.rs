@@ -62,7 +62,7 @@ impl Store {
         }
         let revision = if revision == 0 { current } else { revision };
         let mut hasher = Hasher::new(floor, revision, finished);
-        while !hasher.step(&view)? {}
+        while !self.inner().note(hasher.step(&view))? {}
         Ok(hasher.done())
     }
 

@@ -37,7 +37,7 @@ impl Store {
             bytes += record.key.len() + record.value.len();
             fits
         };
-        if !view.history_in_engine(from, &mut out, &mut fits)? {
+        if !self.inner().note(view.history_in_engine(from, &mut out, &mut fits))? {
             return Ok(out);
         }
         if let Some(sealed) = &view.state.sealed {
@@ -58,7 +58,7 @@ impl Store {
         if before < view.compact_revision() || record.previous == Revision::ZERO || record.create_revision > before {
             return Ok(None);
         }
-        view.at_revision(&record.key, record.previous, before)
+        self.inner().note(view.at_revision(&record.key, record.previous, before))
     }
 }
 

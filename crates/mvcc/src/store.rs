@@ -215,6 +215,8 @@ pub(crate) struct Inner {
     pub short_of_space: AtomicBool,
     /// Why the store must not be used again.
     pub failed: OnceLock<Arc<str>>,
+    /// The first record that failed its check.
+    pub corrupt: OnceLock<Arc<str>>,
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
     pub counts: Counts,
@@ -222,6 +224,15 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
+    /// can raise the alarm.
+    pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Corrupt { .. }) = &result {
+            self.corrupt.get_or_init(|| error.to_string().into());
+        }
+        result
+    }
+
     /// Errs if the store has failed for good.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.failed.get() {
@@ -337,6 +348,7 @@ impl Store {
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
+            corrupt: OnceLock::new(),
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             counts: Counts::default(),
@@ -427,6 +439,12 @@ impl Store {
     #[must_use]
     pub fn failed(&self) -> Option<Arc<str>> {
         self.inner().failed.get().cloned()
+    }
+
+    /// The first record that failed its check, if one did: the member has to raise the CORRUPT alarm.
+    #[must_use]
+    pub fn corrupt(&self) -> Option<Arc<str>> {
+        self.inner().corrupt.get().cloned()
     }
 
     /// Counters since open.

@@ -104,7 +104,7 @@ impl View {
     /// record fails its check.
     pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
         let at = self.check(at)?;
-        self.reader().range(range, at, options)
+        self.inner.note(self.reader().range(range, at, options))
     }
 
     /// One key as it was at main revision `at`; at or below zero means the view's own revision.
@@ -113,7 +113,7 @@ impl View {
     /// As [`View::range`].
     pub fn get(&self, key: &[u8], at: i64) -> Result<Option<Arc<Record>>, StoreError> {
         let at = self.check(at)?;
-        self.reader().get(key, at, true)
+        self.inner.note(self.reader().get(key, at, true))
     }
 
     /// The keys attached to `lease`, sorted.
@@ -121,7 +121,7 @@ impl View {
     /// # Errors
     /// As [`View::range`], `at` aside.
     pub fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
-        self.reader().attached(lease, self.revision)
+        self.inner.note(self.reader().attached(lease, self.revision))
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {

@@ -199,6 +199,9 @@ impl RaftLoop {
         if self.shared.is_low_on_space() {
             self.duties.ask(Duty::RaiseNoSpace);
         }
+        if let Some(why) = self.shared.store.corrupt() {
+            self.duties.found_corrupt(&why, &self.shared);
+        }
         self.retry_homeless();
     }
 
