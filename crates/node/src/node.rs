@@ -342,7 +342,14 @@ fn spawn(
     let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
     let duties = Duties::new(&shared, config, commit_at_start);
     let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config.heartbeat);
-    let log = LogLoop { shared: Arc::clone(&shared), wal, disk: Arc::clone(&disk), snap_dir: config.snap_path() };
+    let log = LogLoop {
+        shared: Arc::clone(&shared),
+        wal,
+        disk: Arc::clone(&disk),
+        snap_dir: config.snap_path(),
+        hard_state: restart.hard_state,
+        written_commit: 0,
+    };
     let apply = ApplyLoop::new(
         Arc::clone(&shared),
         machine,

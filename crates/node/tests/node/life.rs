@@ -12,6 +12,7 @@ use milepost_wal::{Options, Wal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 #[test]
 fn a_new_member_answers_and_remembers() {
@@ -168,4 +169,30 @@ fn reads_are_current_while_alone() {
     reply(&node, put("k", "2")).expect("applied");
     assert_eq!(get(&node, "k").kvs[0].value, "2");
     assert!(home.lines.has("added member"));
+}
+
+/// The commit index is written late, a tick at most. Without a tick the newest snapshot point counts all the same.
+#[test]
+fn a_snapshot_point_counts_although_no_tick_wrote_the_commit_index() {
+    let mut home = Home::new();
+    home.config.heartbeat = Duration::from_secs(3600);
+    home.config.snapshot_count = 10;
+    let node = home.ready();
+    let mut puts = 0;
+    let start = std::time::Instant::now();
+    while !home.lines.has("saved snapshot to disk") {
+        puts += 1;
+        reply(&node, put("k", &puts.to_string())).expect("applied");
+        assert!(start.elapsed() < PATIENCE, "no snapshot point");
+    }
+    home.disk.crash(5);
+    home.engine = Arc::new(home.engine.crash(false));
+    node.stop();
+    drop(node);
+    let (wal, log) =
+        Wal::open(Arc::new(home.disk.clone()), Path::new("/data/member/wal"), Options::default()).expect("log");
+    assert!(log.snapshot.index.0 >= 10, "the point at {} counts, of {:?}", log.snapshot.index, log.snapshots);
+    drop(wal);
+    let node = home.ready();
+    assert_eq!(get(&node, "k").kvs[0].value, puts.to_string());
 }
