@@ -31,6 +31,7 @@ mod codec;
 mod commit;
 mod compact;
 mod counts;
+mod defragment;
 mod error;
 mod generation;
 mod hash;

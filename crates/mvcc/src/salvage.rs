@@ -11,7 +11,8 @@ use crate::codec;
 use crate::error::StoreError;
 
 /// Records read, and written, in one go: bounds what a transaction holds in memory and keeps from being used again.
-const CHUNK: usize = 5000;
+const CHUNK_RECORDS: usize = 5000;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// What a walk has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,21 +36,29 @@ pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
 /// # Errors
 /// As [`verify`]; `to` is then of no use.
 pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError> {
-    let walked = walk(from, &mut |table, chunk| {
-        let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
-        // Full pages, and the pages above them.
-        to.reserve(2 * bytes as u64 + (1 << 20));
-        let mut txn = to.write()?;
-        for (key, value) in chunk {
-            txn.append(table, key, value)?;
-        }
-        Ok(txn.commit()?)
-    })?;
+    let walked = walk(from, &mut |table, chunk| append(to, table, chunk))?;
     to.sync()?;
     Ok(walked)
 }
 
-type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
+/// Some pairs of a table, in order.
+pub(crate) type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Adds `chunk`, which lies above everything in `table`.
+pub(crate) fn append(to: &dyn Engine, table: Table, chunk: &Chunk) -> Result<(), StoreError> {
+    to.reserve(room_needed(chunk));
+    let mut txn = to.write()?;
+    for (key, value) in chunk {
+        txn.append(table, key, value)?;
+    }
+    Ok(txn.commit()?)
+}
+
+/// Disk space that adding `chunk` may need at most, in bytes: half-full pages, and the pages above them.
+pub(crate) fn room_needed(chunk: &Chunk) -> u64 {
+    let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
+    2 * bytes as u64 + (1 << 20)
+}
 
 /// Calls `each` with every record of every table, a chunk at a time, after checking it.
 fn walk(
@@ -58,27 +67,51 @@ fn walk(
 ) -> Result<Walked, StoreError> {
     let mut walked = Walked::default();
     for table in Table::ALL {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let chunk = read_chunk(engine, table, after.as_deref())?;
-            let Some((last, _)) = chunk.last() else { break };
-            after = Some(last.clone());
+        copy(engine, table, Bound::Unbounded, &mut check, &mut |chunk| {
             walked.records += chunk.len() as u64;
             walked.bytes += chunk.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
-            each(table, &chunk)?;
-        }
+            each(table, chunk)
+        })?;
     }
     Ok(walked)
 }
 
-fn read_chunk(engine: &dyn Engine, table: Table, after: Option<&[u8]>) -> Result<Chunk, StoreError> {
+/// Looks at a record while its transaction lasts.
+pub(crate) type Check<'c> = &'c mut dyn FnMut(&dyn ReadTxn, Table, &[u8], &[u8]) -> Result<(), StoreError>;
+
+/// Calls `each` with the records of `table` from its start up to `to`, a chunk at a time, after `check` has seen them.
+pub(crate) fn copy(
+    engine: &dyn Engine,
+    table: Table,
+    to: Bound<&[u8]>,
+    check: Check<'_>,
+    each: &mut dyn FnMut(&Chunk) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let chunk = read_chunk(engine, table, from, to, check)?;
+        let Some((last, _)) = chunk.last() else { return Ok(()) };
+        after = Some(last.clone());
+        each(&chunk)?;
+    }
+}
+
+/// The first records of `table` between `from` and `to`.
+pub(crate) fn read_chunk(
+    engine: &dyn Engine,
+    table: Table,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    check: Check<'_>,
+) -> Result<Chunk, StoreError> {
     let txn = engine.read()?;
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut cursor = txn.scan(table, from, Bound::Unbounded)?;
-    let mut chunk = Chunk::new();
-    while chunk.len() < CHUNK {
+    let mut cursor = txn.scan(table, from, to)?;
+    let (mut chunk, mut bytes) = (Chunk::new(), 0);
+    while chunk.len() < CHUNK_RECORDS && bytes < CHUNK_BYTES {
         let Some((key, value)) = cursor.next()? else { break };
         check(&*txn, table, key, value)?;
+        bytes += key.len() + value.len();
         chunk.push((key.to_vec(), value.to_vec()));
     }
     Ok(chunk)

@@ -171,8 +171,8 @@ impl Core {
         self.meta.scheduled = bound;
         self.hurry = true;
         self.old_floors.push(Arc::downgrade(&self.state.floor));
-        let (active, sealed) = (self.state.active.clone(), self.state.sealed.clone());
-        self.install(ViewState { active, sealed, floor: Arc::new(Floor { compact_revision: bound }) }, inner);
+        let floor = Arc::new(Floor { compact_revision: bound });
+        self.install(ViewState { floor, ..self.state.parts() }, inner);
     }
 
     pub fn install(&mut self, state: ViewState, inner: &Inner) {
@@ -185,7 +185,7 @@ impl Core {
         assert!(self.state.sealed.is_none(), "two sealed generations");
         let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
         let sealed = Some(self.state.active.clone());
-        self.install(ViewState { active, sealed, floor: self.state.floor.clone() }, inner);
+        self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
         self.size_bytes = 0;
         self.changes = 0;
         self.dirty = false;
@@ -199,7 +199,6 @@ impl Core {
 
 /// Everything behind the handles.
 pub(crate) struct Inner {
-    pub engine: Arc<dyn Engine>,
     pub options: StoreOptions,
     /// What readers take; see [`Core::state`].
     pub state: ArcSwap<ViewState>,
@@ -210,11 +209,17 @@ pub(crate) struct Inner {
     pub wake: Condvar,
     /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
     pub committer: Mutex<Committer>,
+    /// Held for the length of a defragmentation.
+    pub defragmenting: Mutex<()>,
+    /// A defragmentation relies on history as it is.
+    pub compaction_paused: AtomicBool,
     pub durable: Mutex<Durable>,
     /// There is little room on the disk.
     pub short_of_space: AtomicBool,
     /// Why the store must not be used again.
     pub failed: OnceLock<Arc<str>>,
+    /// The first record that failed its check.
+    pub corrupt: OnceLock<Arc<str>>,
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
     pub counts: Counts,
@@ -222,6 +227,20 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// What is committed to. Changes only while [`Inner::committer`] is held.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.state.load().engine.clone()
+    }
+
+    /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
+    /// can raise the alarm.
+    pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Corrupt { .. }) = &result {
+            self.corrupt.get_or_init(|| error.to_string().into());
+        }
+        result
+    }
+
     /// Errs if the store has failed for good.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.failed.get() {
@@ -231,7 +250,7 @@ impl Inner {
     }
 
     /// Waits until the active generation takes another entry.
-    pub fn wait_for_room(self: &Arc<Self>) -> MutexGuard<'_, Core> {
+    pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
         while core.is_full(&self.options) && core.state.sealed.is_some() && self.failed.get().is_none() {
@@ -311,7 +330,7 @@ impl Store {
         let durable = Durable { index: meta.applied, term: meta.term };
         let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
         let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
-        let state = Arc::new(ViewState { active, sealed: None, floor });
+        let state = Arc::new(ViewState { active, sealed: None, floor, engine });
         let committer = Mutex::new(Committer::new(meta.clone()));
         let core = Core {
             state: state.clone(),
@@ -327,16 +346,18 @@ impl Store {
             stop: false,
         };
         let inner = Arc::new(Inner {
-            engine,
             options,
             state: ArcSwap::new(state),
             core: Mutex::new(core),
             room: Condvar::new(),
             wake: Condvar::new(),
             committer,
+            defragmenting: Mutex::new(()),
+            compaction_paused: AtomicBool::new(false),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
+            corrupt: OnceLock::new(),
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             counts: Counts::default(),
@@ -427,6 +448,12 @@ impl Store {
     #[must_use]
     pub fn failed(&self) -> Option<Arc<str>> {
         self.inner().failed.get().cloned()
+    }
+
+    /// The first record that failed its check, if one did: the member has to raise the CORRUPT alarm.
+    #[must_use]
+    pub fn corrupt(&self) -> Option<Arc<str>> {
+        self.inner().corrupt.get().cloned()
     }
 
     /// Counters since open.

@@ -33,6 +33,8 @@ pub(crate) enum Duty {
     SetVersion,
     /// Raise the alarm that this member has no space.
     RaiseNoSpace,
+    /// Raise the alarm that this member holds records that fail their checks.
+    RaiseCorrupt,
     /// Compact to this revision.
     Compact(i64),
     /// The first entry of this term is applied.
@@ -54,8 +56,11 @@ pub(crate) type OwnProposal = (u64, Bytes, Option<Waiter>);
 pub(crate) struct Duties {
     publish: State,
     version: State,
-    alarm: State,
-    /// The term in which this member leads and whose first entry is applied here; earlier terms' entries are then, too.
+    no_space: State,
+    corrupt: State,
+    /// A corrupt record has been told of.
+    corrupt_told: bool,
+    /// The newest term whose first entry is applied here; earlier terms' entries are then, too.
     led_term: u64,
     /// Commit index at start.
     commit_at_start: u64,
@@ -83,13 +88,14 @@ impl CompletionSink for DutySinks {
     }
 }
 
-/// Tickets 1 to 3 are duties without a parameter; above that, a compaction's revision + 4.
+/// Tickets 1 to 4 are duties without a parameter; above that, a compaction's revision + 5.
 fn ticket_of(duty: Duty) -> u64 {
     match duty {
         Duty::Publish => 1,
         Duty::SetVersion => 2,
         Duty::RaiseNoSpace => 3,
-        Duty::Compact(revision) => 4 + revision.unsigned_abs(),
+        Duty::RaiseCorrupt => 4,
+        Duty::Compact(revision) => 5 + revision.unsigned_abs(),
         Duty::TermStarted(_) => 0,
     }
 }
@@ -100,7 +106,8 @@ fn duty_of(ticket: u64) -> Duty {
         1 => Duty::Publish,
         2 => Duty::SetVersion,
         3 => Duty::RaiseNoSpace,
-        revision => Duty::Compact(i64::try_from(revision - 4).unwrap_or(0)),
+        4 => Duty::RaiseCorrupt,
+        revision => Duty::Compact(i64::try_from(revision - 5).unwrap_or(0)),
     }
 }
 
@@ -110,7 +117,9 @@ impl Duties {
         Self {
             publish: State::Due(now),
             version: State::Due(now),
-            alarm: State::Done,
+            no_space: State::Done,
+            corrupt: State::Done,
+            corrupt_told: false,
             led_term: 0,
             commit_at_start,
             compactor: Compactor::new(config.compaction, now),
@@ -122,12 +131,28 @@ impl Duties {
         }
     }
 
+    /// The newest term whose first entry is applied here.
+    pub fn led_term(&self) -> u64 {
+        self.led_term
+    }
+
     /// Something came up.
     pub fn ask(&mut self, duty: Duty) {
         match duty {
-            Duty::RaiseNoSpace if self.alarm == State::Done => self.alarm = State::Due(Duration::ZERO),
+            Duty::RaiseNoSpace if self.no_space == State::Done => self.no_space = State::Due(Duration::ZERO),
             Duty::TermStarted(term) => self.led_term = term,
             _ => {}
+        }
+    }
+
+    /// A record of the store failed its check: tell it once, and raise the alarm. It is raised once: who disarms it has
+    /// been told, and the same record fails each time it is read.
+    pub fn found_corrupt(&mut self, why: &str, shared: &Shared) {
+        if !std::mem::replace(&mut self.corrupt_told, true) {
+            let remedy =
+                "remove this member from the cluster, wipe its data directory and add it again, or restore a backup";
+            shared.log.error("a record of the store is damaged", &[("error", why.into()), ("remedy", remedy.into())]);
+            self.corrupt = State::Due(Duration::ZERO);
         }
     }
 
@@ -145,7 +170,8 @@ impl Duties {
             }
             Duty::SetVersion => self.version = next,
             // Another member of the alarm may have been refused for good; it is raised again by the next full write.
-            Duty::RaiseNoSpace => self.alarm = State::Done,
+            Duty::RaiseNoSpace => self.no_space = State::Done,
+            Duty::RaiseCorrupt => self.corrupt = next,
             Duty::Compact(revision) => {
                 log_compacted(shared, revision, ok);
                 if !ok {
@@ -165,7 +191,12 @@ impl Duties {
         if settled && (leads || standing.role != Role::Leader) {
             self.publish(now, shared, &mut out);
         }
-        self.raise_alarm(now, standing, shared, &mut out);
+        if standing.leader != 0 && is_due(self.no_space, now) {
+            self.no_space = self.raise(Duty::RaiseNoSpace, AlarmType::Nospace, shared, &mut out);
+        }
+        if standing.leader != 0 && is_due(self.corrupt, now) {
+            self.corrupt = self.raise(Duty::RaiseCorrupt, AlarmType::Corrupt, shared, &mut out);
+        }
         if leads {
             self.set_version(now, shared, &mut out);
             self.end_leases(now, standing, shared, &mut out);
@@ -220,22 +251,16 @@ impl Duties {
         self.propose(shared, Some(Duty::SetVersion), Request::ClusterVersionSet(ClusterVersionSetRequest { ver }), out);
     }
 
-    fn raise_alarm(&mut self, now: Duration, standing: &Standing, shared: &Shared, out: &mut Vec<OwnProposal>) {
-        if standing.leader == 0 || !is_due(self.alarm, now) {
-            return;
-        }
+    /// Proposes `alarm` for this member, unless it is raised already.
+    fn raise(&self, duty: Duty, alarm: AlarmType, shared: &Shared, out: &mut Vec<OwnProposal>) -> State {
         let own = |alarm: &AlarmMember| alarm.member_id == shared.member.0;
-        if shared.reader.alarms().list(AlarmType::Nospace.into()).iter().any(own) {
-            self.alarm = State::Done;
-            return;
+        if shared.reader.alarms().list(alarm.into()).iter().any(own) {
+            return State::Done;
         }
-        self.alarm = State::UnderWay;
-        let request = AlarmRequest {
-            action: AlarmAction::Activate.into(),
-            member_id: shared.member.0,
-            alarm: AlarmType::Nospace.into(),
-        };
-        self.propose(shared, Some(Duty::RaiseNoSpace), Request::Alarm(request), out);
+        let request =
+            AlarmRequest { action: AlarmAction::Activate.into(), member_id: shared.member.0, alarm: alarm.into() };
+        self.propose(shared, Some(duty), Request::Alarm(request), out);
+        State::UnderWay
     }
 
     fn end_leases(&mut self, now: Duration, standing: &Standing, shared: &Shared, out: &mut Vec<OwnProposal>) {
@@ -305,9 +330,14 @@ mod tests {
 
     #[test]
     fn tickets_name_their_duty() {
-        for duty in
-            [Duty::Publish, Duty::SetVersion, Duty::RaiseNoSpace, Duty::Compact(1), Duty::Compact(i64::MAX >> 1)]
-        {
+        for duty in [
+            Duty::Publish,
+            Duty::SetVersion,
+            Duty::RaiseNoSpace,
+            Duty::RaiseCorrupt,
+            Duty::Compact(1),
+            Duty::Compact(i64::MAX >> 1),
+        ] {
             assert_eq!(duty_of(ticket_of(duty)), duty);
         }
     }
