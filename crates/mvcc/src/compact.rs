@@ -6,7 +6,6 @@
 //! changed since, not what is there. After a crash it starts again at F; what is gone already is passed over.
 
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use milepost_engine::{Table, WriteTxn};
@@ -19,6 +18,7 @@ use crate::hash::{Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
 use crate::store::{Durable, Inner};
 use crate::tables;
+use crate::view::Reader;
 
 /// What one step found to delete.
 #[derive(Default)]
@@ -40,10 +40,10 @@ impl Step {
 
 impl Inner {
     /// Does one step of the compaction that is due. False: none is, or views still need what it would delete.
-    pub(crate) fn compact_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
+    pub(crate) fn compact_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         // Only a floor that is committed: otherwise a crash would replay reads against what was deleted after them.
         let bound = committer.committed.scheduled;
-        if bound <= committer.committed.finished {
+        if bound <= committer.committed.finished || self.compaction_paused.load(Ordering::Relaxed) {
             return Ok(false);
         }
         if self.hash_some(committer, bound)? {
@@ -55,7 +55,8 @@ impl Inner {
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
-        let mut txn = self.engine.write()?;
+        let engine = self.engine();
+        let mut txn = engine.write()?;
         let deleted = delete(&step, &mut *txn)?;
         if step.last.is_none() {
             tables::write_finished(bound, &mut *txn)?;
@@ -74,7 +75,7 @@ impl Inner {
     }
 
     /// Goes on with the hash that is to be taken before the compaction to `bound` deletes anything. False: none is.
-    fn hash_some(self: &Arc<Self>, committer: &mut Committer, bound: i64) -> Result<bool, StoreError> {
+    fn hash_some(&self, committer: &mut Committer, bound: i64) -> Result<bool, StoreError> {
         // A newer compaction overtook the one being hashed, which now never finishes by itself.
         committer.hasher.take_if(|(hasher, _)| hasher.done().hash_revision != bound);
         if committer.hasher.is_none() {
@@ -84,10 +85,10 @@ impl Inner {
             }
             let Some(floor) = core.hash_from.take() else { return Ok(false) };
             drop(core);
-            committer.hasher = Some((Hasher::of_compaction(floor, bound), self.view()));
+            committer.hasher = Some((Hasher::of_compaction(floor, bound), self.state.load_full()));
         }
-        let Some((hasher, view)) = &mut committer.hasher else { return Ok(false) };
-        if hasher.step(view)? {
+        let Some((hasher, state)) = &mut committer.hasher else { return Ok(false) };
+        if hasher.step(&Reader { inner: self, state })? {
             let hash = hasher.done();
             committer.hasher = None;
             let mut core = self.core.lock();
@@ -107,7 +108,8 @@ impl Inner {
     }
 
     fn look(&self, from: Revision, bound: i64) -> Result<Step, StoreError> {
-        let txn = self.engine.read()?;
+        let engine = self.engine();
+        let txn = engine.read()?;
         let (first, end) = (from.to_bytes(), Revision::end_of(bound).to_bytes());
         let mut cursor = txn.scan(Table::History, Bound::Included(&first), Bound::Included(&end))?;
         let mut step = Step::default();

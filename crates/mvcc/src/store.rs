@@ -171,8 +171,8 @@ impl Core {
         self.meta.scheduled = bound;
         self.hurry = true;
         self.old_floors.push(Arc::downgrade(&self.state.floor));
-        let (active, sealed) = (self.state.active.clone(), self.state.sealed.clone());
-        self.install(ViewState { active, sealed, floor: Arc::new(Floor { compact_revision: bound }) }, inner);
+        let floor = Arc::new(Floor { compact_revision: bound });
+        self.install(ViewState { floor, ..self.state.parts() }, inner);
     }
 
     pub fn install(&mut self, state: ViewState, inner: &Inner) {
@@ -185,7 +185,7 @@ impl Core {
         assert!(self.state.sealed.is_none(), "two sealed generations");
         let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
         let sealed = Some(self.state.active.clone());
-        self.install(ViewState { active, sealed, floor: self.state.floor.clone() }, inner);
+        self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
         self.size_bytes = 0;
         self.changes = 0;
         self.dirty = false;
@@ -199,7 +199,6 @@ impl Core {
 
 /// Everything behind the handles.
 pub(crate) struct Inner {
-    pub engine: Arc<dyn Engine>,
     pub options: StoreOptions,
     /// What readers take; see [`Core::state`].
     pub state: ArcSwap<ViewState>,
@@ -210,6 +209,10 @@ pub(crate) struct Inner {
     pub wake: Condvar,
     /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
     pub committer: Mutex<Committer>,
+    /// Held for the length of a defragmentation.
+    pub defragmenting: Mutex<()>,
+    /// A defragmentation relies on history as it is.
+    pub compaction_paused: AtomicBool,
     pub durable: Mutex<Durable>,
     /// There is little room on the disk.
     pub short_of_space: AtomicBool,
@@ -224,6 +227,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// What is committed to. Changes only while [`Inner::committer`] is held.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.state.load().engine.clone()
+    }
+
     /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
     /// can raise the alarm.
     pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -242,7 +250,7 @@ impl Inner {
     }
 
     /// Waits until the active generation takes another entry.
-    pub fn wait_for_room(self: &Arc<Self>) -> MutexGuard<'_, Core> {
+    pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
         while core.is_full(&self.options) && core.state.sealed.is_some() && self.failed.get().is_none() {
@@ -322,7 +330,7 @@ impl Store {
         let durable = Durable { index: meta.applied, term: meta.term };
         let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
         let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
-        let state = Arc::new(ViewState { active, sealed: None, floor });
+        let state = Arc::new(ViewState { active, sealed: None, floor, engine });
         let committer = Mutex::new(Committer::new(meta.clone()));
         let core = Core {
             state: state.clone(),
@@ -338,13 +346,14 @@ impl Store {
             stop: false,
         };
         let inner = Arc::new(Inner {
-            engine,
             options,
             state: ArcSwap::new(state),
             core: Mutex::new(core),
             room: Condvar::new(),
             wake: Condvar::new(),
             committer,
+            defragmenting: Mutex::new(()),
+            compaction_paused: AtomicBool::new(false),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),

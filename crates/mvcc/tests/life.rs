@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use milepost_engine::Engine;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
+use milepost_engine::{Engine, StoreDirectory};
 use milepost_mvcc::{RangeOptions, SmallTable, Store, StoreError, StoreOptions, Writer};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
 
@@ -195,4 +195,39 @@ fn a_compaction_leaves_its_hash_if_asked_to() {
     assert_ne!(whole.hash, compacted.hash);
     while store.step(true).expect("step") {}
     assert_eq!(store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
+}
+
+#[test]
+fn defragmentation_gives_space_back_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("directory");
+    let open = || {
+        let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
+        let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+        Arc::new(LmdbEngine::open_current(Arc::new(directory), options).expect("engine"))
+    };
+    let mut bench = Bench::open(open());
+    for round in 0..20 {
+        for key in 0..100 {
+            bench.put(&format!("key{key}"), &format!("{round}").repeat(500));
+        }
+    }
+    bench.entry(|change| change.table_put(SmallTable::Users, b"u".to_vec(), b"v".to_vec()));
+    bench.entry(|change| change.compact(change.revision()).expect("compact"));
+    bench.flush();
+    bench.put("late", "in memory only");
+    let (before, hash) = (bench.store.sizes(), bench.store.hash().expect("hash"));
+    let view = bench.store.view();
+    bench.store.defragment().expect("defragment");
+    let after = bench.store.sizes();
+    assert!(after.file < before.file / 3 && after.in_use <= before.in_use, "{before:?} {after:?}");
+    for view in [view, bench.store.view()] {
+        assert_eq!(view.range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 101);
+    }
+    assert_eq!(bench.store.hash().expect("hash"), hash);
+    bench.put("later", "still");
+    bench.store.force_sync().expect("sync");
+    drop(bench);
+    let (store, _writer, opened) = Store::open(open(), options()).expect("open again");
+    assert_eq!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 102);
+    assert_eq!(opened.tables[&SmallTable::Users][&b"u"[..]], b"v");
 }

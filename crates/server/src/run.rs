@@ -68,7 +68,7 @@ pub fn run(words: &[OsString]) -> i32 {
 }
 
 fn json_log(least: Level) -> JsonLog {
-    JsonLog::new(least, Arc::new(OsClock::default()), Box::new(std::io::stderr()))
+    JsonLog::new(least, Arc::new(OsClock), Box::new(std::io::stderr()))
 }
 
 /// Why the server does not start: one log line.
@@ -232,7 +232,7 @@ fn world(config: &Config) -> World {
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync { Arc::new(Unsynced(OsDisk)) } else { Arc::new(OsDisk) };
     World {
         disk: Arc::clone(&disk),
-        clock: Arc::new(OsClock::default()),
+        clock: Arc::new(OsClock),
         letters: Box::new(NoLetters),
         open_store: open_store(disk, config.unsafe_no_fsync),
     }

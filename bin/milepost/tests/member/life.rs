@@ -1,12 +1,10 @@
 //! A member's life seen from outside: start, serve, stop, start again, and what it refuses to start on.
 
-mod support;
-
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use support::{Member, files, flags, free_address, run_to_end};
+use crate::support::{Member, files, flags, free_address, run_to_end};
 
 fn refused(dir: &Path, complaint: &str) {
     let output = run_to_end(&flags(dir, &free_address(), &free_address()));
