@@ -65,9 +65,17 @@ impl LmdbEngine {
     /// # Errors
     /// [`EngineError::Suspect`] if a sync failed there before, else as [`LmdbEngine::open`].
     pub fn open_current(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
-        if let Some(why) = directory.suspect() {
-            return Err(EngineError::Suspect { path: directory.current(), why });
+        match directory.suspect() {
+            Some(why) => Err(EngineError::Suspect { path: directory.current(), why }),
+            None => Self::open_suspect(directory, options),
         }
+    }
+
+    /// As [`LmdbEngine::open_current`], whatever has happened there: to copy what can be believed.
+    ///
+    /// # Errors
+    /// As [`LmdbEngine::open`].
+    pub fn open_suspect(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
         directory.take_ballast(options.ballast_bytes);
         let place = Place { directory: directory.clone(), options, retired: AtomicBool::new(false) };
         Self::open_at(&directory.current(), options, Some(place))

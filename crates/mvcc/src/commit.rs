@@ -100,8 +100,8 @@ impl Inner {
     /// Commits a generation, or else does a step of a compaction. False: nothing to do.
     pub fn work(&self, flush: bool) -> Result<bool, StoreError> {
         let mut committer = self.committer.lock();
-        self.commit_next(&mut committer, flush)
-            .and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) })
+        let committed = self.commit_next(&mut committer, flush);
+        self.note(committed.and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) }))
     }
 
     /// Commits the sealed generation, or the active one if it is full or `flush` asks for it.

@@ -49,7 +49,7 @@ mod writer;
 pub use error::StoreError;
 pub use hash::HashKv;
 pub use record::{Header, Record};
-pub use salvage::{Walked, salvage, verify};
+pub use salvage::{Walked, rescue, salvage, verify};
 pub use store::{Durable, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats};
 pub use tables::{APP_PREFIX, SmallTable};
 pub use view::{RangeOptions, RangeResult, View};

@@ -225,6 +225,7 @@ impl World {
         let nothing: Arc<dyn Engine> = Arc::new(MemEngine::new());
         (self.store, self.writer, _) = Store::open(nothing, options.clone()).expect("open");
         self.disk.crash(keep_newest);
+        milepost_mvcc::verify(&*self.disk.engine()).expect("what a crash leaves fits together");
         let (store, writer, opened) = Store::open(self.disk.engine(), options).expect("open");
         (self.store, self.writer) = (store, writer);
         assert!(opened.applied >= durable, "{} was durable, {} came back", durable, opened.applied);
