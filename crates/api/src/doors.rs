@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::authority::Mended;
 use crate::backend::Backend;
 use crate::completions;
 use crate::config::{ApiConfig, Limits};
@@ -341,7 +342,7 @@ impl Hall {
                 })
             }
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(io), service));
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(Mended::new(io)), service));
         let mut stopped = self.stopped.clone();
         tokio::select! {
             // How a connection ends is the client's business; there is nobody to tell.

@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::Hasher;
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, Inner};
+use crate::store::{Durable, Inner, Work};
 use crate::tables::{Meta, put_row};
 use crate::view::ViewState;
 
@@ -116,15 +116,15 @@ impl Inner {
         };
         let Some(generation) = sealed else { return Ok(false) };
         self.make_room(generation.room_needed());
-        self.commit(&generation)?;
+        self.observed(Work::Commit, || self.commit(&generation))?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
         committer.committed.finished = before.finished;
         // The sync of this commit came after the meta page of the one before.
         *self.durable.lock() = Durable { index: before.applied, term: before.term };
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
         self.stats.committed_changes.fetch_add(generation.log().len() as u64, Ordering::Relaxed);
-        self.measure()?;
         self.publish_commit();
+        self.measure()?;
         Ok(true)
     }
 

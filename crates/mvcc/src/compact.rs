@@ -16,7 +16,7 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::hash::{Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
-use crate::store::{Durable, Inner};
+use crate::store::{Durable, Inner, Work};
 use crate::tables;
 use crate::view::Reader;
 
@@ -55,23 +55,29 @@ impl Inner {
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
-        let engine = self.engine();
-        let mut txn = engine.write()?;
-        let deleted = delete(&step, &mut *txn)?;
-        if step.last.is_none() {
-            tables::write_finished(bound, &mut *txn)?;
-        }
-        self.end(txn)?;
+        let deleted = self.observed(Work::CompactionStep, || self.delete(&step, bound))?;
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.compaction_visited.fetch_add(step.visited, Ordering::Relaxed);
         self.stats.compaction_deleted.fetch_add(deleted, Ordering::Relaxed);
         committer.resume = step.last.map(|last| Revision::new(last.main, last.sub + 1));
         if step.last.is_none() {
             committer.committed.finished = bound;
-            self.measure()?;
             self.compacted(bound);
+            self.measure()?;
         }
         Ok(true)
+    }
+
+    /// Deletes what a step found, in one engine transaction.
+    fn delete(&self, step: &Step, bound: i64) -> Result<u64, StoreError> {
+        let engine = self.engine();
+        let mut txn = engine.write()?;
+        let deleted = delete(step, &mut *txn)?;
+        if step.last.is_none() {
+            tables::write_finished(bound, &mut *txn)?;
+        }
+        self.end(txn)?;
+        Ok(deleted)
     }
 
     /// Goes on with the hash that is to be taken before the compaction to `bound` deletes anything. False: none is.

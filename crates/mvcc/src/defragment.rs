@@ -20,7 +20,7 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::keys::EngineKey;
 use crate::salvage::{append, copy, read_chunk, room_needed};
-use crate::store::{Durable, Inner, Store};
+use crate::store::{Durable, Inner, Store, Work};
 use crate::view::ViewState;
 
 /// Main revisions that may be left to copy while commits wait: some milliseconds.
@@ -38,7 +38,7 @@ impl Store {
         let inner = self.inner();
         let _one_at_a_time = inner.defragmenting.lock();
         inner.pause_compaction(true);
-        let done = inner.copy_and_switch();
+        let done = inner.observed(Work::Defragmentation, || inner.copy_and_switch());
         inner.pause_compaction(false);
         done
     }

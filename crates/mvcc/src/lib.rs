@@ -50,7 +50,7 @@ pub use error::StoreError;
 pub use hash::HashKv;
 pub use record::{Header, Record};
 pub use salvage::{Walked, rescue, salvage, verify};
-pub use store::{Durable, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats};
+pub use store::{Durable, Observer, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats, Work};
 pub use tables::{APP_PREFIX, SmallTable};
 pub use view::{RangeOptions, RangeResult, View};
 pub use writer::{Change, EventBatch, Writer};

@@ -26,7 +26,7 @@ pub struct Walked {
     pub bytes: u64,
 }
 
-/// Checks every record of `engine`, and that they fit together: a page that was lost may have left an older one, sound in
+/// Checks every record of `engine`, to which nobody may be writing, and that they fit together: a page that was lost may have left an older one, sound in
 /// itself, in its place.
 ///
 /// - The newest record of each key is the one that history has at its revision.

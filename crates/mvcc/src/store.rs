@@ -136,6 +136,25 @@ pub(crate) struct Counters {
     pub counts_known: AtomicU64,
 }
 
+/// Work of the background that somebody may want to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Writing a generation to the engine, its sync included.
+    Commit,
+    /// One step of a compaction, its sync included.
+    CompactionStep,
+    /// A whole defragmentation.
+    Defragmentation,
+}
+
+/// Who measures the background: this room has no clock. Called on the thread that works; must be quick.
+pub trait Observer: Send + Sync {
+    /// Work begins. Of each kind only one is under way.
+    fn begin(&self, work: Work);
+    /// It has ended, with success or not.
+    fn end(&self, work: Work);
+}
+
 pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
 
 /// What apply and the background share. Locked by apply for the length of one entry, by the background for an instant.
@@ -223,6 +242,7 @@ pub(crate) struct Inner {
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
     pub counts: Counts,
+    pub observer: OnceLock<Arc<dyn Observer>>,
     pub stats: Counters,
 }
 
@@ -249,11 +269,26 @@ impl Inner {
         }
     }
 
+    /// Does `work` under the eyes of the observer.
+    pub fn observed<T>(&self, work: Work, body: impl FnOnce() -> T) -> T {
+        let observer = self.observer.get();
+        if let Some(observer) = observer {
+            observer.begin(work);
+        }
+        let done = body();
+        if let Some(observer) = observer {
+            observer.end(work);
+        }
+        done
+    }
+
     /// Waits until the active generation takes another entry.
     pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
-        while core.is_full(&self.options) && core.state.sealed.is_some() && self.failed.get().is_none() {
+        // Once the store is closed nothing will make room, and what is applied is in the log.
+        let no_hope = |core: &Core| core.stop || self.failed.get().is_some();
+        while core.is_full(&self.options) && core.state.sealed.is_some() && !no_hope(&core) {
             if !stalled {
                 stalled = true;
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);
@@ -297,6 +332,7 @@ impl Handle {
     fn stop(&self) {
         self.inner.core.lock().stop = true;
         self.inner.wake.notify_all();
+        self.inner.room.notify_all();
         let Some(thread) = self.thread.lock().take() else { return };
         // The last handle may be held by a callback that the thread itself runs.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
@@ -361,6 +397,7 @@ impl Store {
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             counts: Counts::default(),
+            observer: OnceLock::new(),
             stats: Counters::default(),
         });
         inner.measure()?;
@@ -478,6 +515,12 @@ impl Store {
             overlay_changes,
             overlay_bytes,
         }
+    }
+
+    /// Tells `observer` from now on what the background does; the first one stays.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        // A second observer would see half of some work.
+        let _ = self.inner().observer.set(observer);
     }
 
     /// Ends the background work without committing what is in memory; the log has it. Other handles stay readable.

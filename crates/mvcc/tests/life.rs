@@ -6,7 +6,7 @@ use bytes::Bytes;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
 use milepost_engine::{Engine, StoreDirectory};
-use milepost_mvcc::{RangeOptions, SmallTable, Store, StoreError, StoreOptions, Writer};
+use milepost_mvcc::{Observer, RangeOptions, SmallTable, Store, StoreError, StoreOptions, Work, Writer};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
 
 fn options() -> StoreOptions {
@@ -230,4 +230,55 @@ fn defragmentation_gives_space_back_and_loses_nothing() {
     let (store, _writer, opened) = Store::open(open(), options()).expect("open again");
     assert_eq!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 102);
     assert_eq!(opened.tables[&SmallTable::Users][&b"u"[..]], b"v");
+}
+
+#[derive(Default)]
+struct Seen(std::sync::Mutex<Vec<(Work, bool)>>);
+
+impl Observer for Seen {
+    fn begin(&self, work: Work) {
+        self.0.lock().expect("seen").push((work, true));
+    }
+
+    fn end(&self, work: Work) {
+        self.0.lock().expect("seen").push((work, false));
+    }
+}
+
+#[test]
+fn somebody_else_can_time_the_background() {
+    let mut bench = Bench::open(Arc::new(MemEngine::new()));
+    let seen = Arc::new(Seen::default());
+    bench.store.observe(seen.clone());
+    bench.put("a", "1");
+    bench.entry(|change| change.compact(2).expect("compact"));
+    bench.flush();
+    bench.store.defragment().expect("defragment");
+    let expected =
+        [Work::Commit, Work::CompactionStep, Work::Defragmentation].map(|work| [(work, true), (work, false)]);
+    assert_eq!(*seen.0.lock().expect("seen"), expected.concat());
+}
+
+#[test]
+fn a_closed_store_lets_apply_go() {
+    let engine = Arc::new(MemEngine::new());
+    engine.fill_disk(u64::MAX);
+    let options =
+        StoreOptions { gen_changes: 1, gen_age: std::time::Duration::from_millis(1), ..StoreOptions::default() };
+    let (store, mut writer, _) = Store::open(engine, options).expect("open");
+    let applied = std::thread::spawn(move || {
+        for index in 1..=3 {
+            let mut change = writer.begin(LogIndex(index), Term(1));
+            change.put("a".into(), "1".into(), LeaseId(0)).expect("put");
+            change.finish().expect("finish");
+        }
+    });
+    while store.stats().stalls == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.revision(), 3, "two generations are full, the third entry waits");
+    let reader = store.clone();
+    store.close();
+    applied.join().expect("applied");
+    assert_eq!(reader.revision(), 4);
 }
