@@ -17,7 +17,7 @@ use milepost_proto::etcdserverpb::internal_raft_request::Request;
 
 use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
-use crate::completions::{Expired, SWEEP_EVERY, Sink, Slots};
+use crate::completions::{Expired, SWEEP_EVERY, Sink, Slots, Wait};
 use crate::config::ApiConfig;
 use crate::metrics::{DoorMetrics, Page};
 use crate::status::{self, Code, Status};
@@ -95,16 +95,7 @@ impl Door {
     /// What the state machine refused, what the node could not do, or that time ran out. The last does not mean that
     /// the request will not be applied.
     pub(crate) async fn propose(&self, call: &Call, request: Request) -> Result<Reply, Status> {
-        let id = self.backend.next_request_id();
-        let header = pb::RequestHeader { id, ..Default::default() };
-        let entry = pb::InternalRaftRequest { header: Some(header), id: 0, request: Some(request) };
-        let payload = entry.encode_to_vec();
-        if payload.len() > self.config.limits.max_request_bytes {
-            return Err(status::REQUEST_TOO_LARGE);
-        }
-        let (deadline, kind) = self.deadline(call);
-        let wait = self.slots.open(deadline, kind);
-        self.backend.propose(id, Bytes::from(payload), self.waiter(wait.ticket()));
+        let wait = self.post(call, request)?;
         match wait.await {
             Ok(Completion::Reply(reply)) => Ok(reply?),
             // Never proposed for want of a leader: etcd's callers see their own deadline pass.
@@ -115,6 +106,21 @@ impl Door {
             Err(Expired::Client) => Err(status::DEADLINE),
             Err(Expired::Server) => Err(self.why_no_answer(call.started)),
         }
+    }
+
+    /// Hands `request` to the node. Not part of the future above, which would carry it while it waits.
+    fn post(&self, call: &Call, request: Request) -> Result<Wait, Status> {
+        let id = self.backend.next_request_id();
+        let header = pb::RequestHeader { id, ..Default::default() };
+        let entry = pb::InternalRaftRequest { header: Some(header), id: 0, request: Some(request) };
+        let payload = entry.encode_to_vec();
+        if payload.len() > self.config.limits.max_request_bytes {
+            return Err(status::REQUEST_TOO_LARGE);
+        }
+        let (deadline, kind) = self.deadline(call);
+        let wait = self.slots.open(deadline, kind);
+        self.backend.propose(id, Bytes::from(payload), self.waiter(wait.ticket()));
+        Ok(wait)
     }
 
     /// Refuses a write of `cost` bytes when the store is full, and raises the alarm then.

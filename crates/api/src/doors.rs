@@ -23,10 +23,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::authority::Mended;
 use crate::backend::Backend;
 use crate::completions;
 use crate::config::{ApiConfig, Limits};
 use crate::door::Door;
+use crate::grpc::Opening;
 use crate::listen::{self, Bound};
 use crate::metrics::{DoorMetrics, Page};
 use crate::{grpc, http as plain};
@@ -331,10 +333,16 @@ impl Hall {
     /// Serves one connection to its end.
     async fn attend(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static) {
         let service = service_fn(|request: Request<Incoming>| {
-            let door = Rc::clone(&self.door);
-            async move { Ok::<_, Infallible>(dispatch(door, request).await) }
+            let mut opening = open(&self.door, request);
+            async move {
+                Ok::<_, Infallible>(match &mut opening {
+                    Opening::Refused(reply) => std::mem::take(reply),
+                    Opening::Unary(call) => call.answer().await,
+                    Opening::Rare(future) => future.await,
+                })
+            }
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(io), service));
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(Mended::new(io)), service));
         let mut stopped = self.stopped.clone();
         tokio::select! {
             // How a connection ends is the client's business; there is nobody to tell.
@@ -346,11 +354,11 @@ impl Hall {
 }
 
 /// Without TLS, HTTP/2 is gRPC and HTTP/1 is the rest. Source: `facts/http.md` §5.
-async fn dispatch(door: Rc<Door>, request: Request<Incoming>) -> grpc::reply::Reply {
+fn open(door: &Rc<Door>, request: Request<Incoming>) -> Opening {
     if request.version() == Version::HTTP_2 {
-        grpc::serve(door, request).await
+        grpc::open(door, request)
     } else {
-        Box::pin(plain::serve(door, request)).await
+        Opening::Rare(Box::pin(plain::serve(Rc::clone(door), request)))
     }
 }
 

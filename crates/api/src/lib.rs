@@ -1,7 +1,7 @@
 //! Client doors: whatever knocks on the client port is answered here.
 //!
 //! ```text
-//!  client ──► listener (one per core, same port) ──► connection (hyper: HTTP/1 or HTTP/2)
+//!  client ──► listener (one per core, same port) ──► connection (authority/, then hyper: HTTP/1 or HTTP/2)
 //!                                                      │ HTTP/2                 │ HTTP/1
 //!                                                    grpc/  framing, status   http/  health, version, metrics
 //!                                                      └──────► handlers/ ◄─────┘  (gateway: later)
@@ -16,6 +16,7 @@
 //! What never happens here: no decision about keys, leases or members, which is the machine's; no transport in a
 //! handler; no answer text outside of the one table in `status`.
 
+mod authority;
 mod backend;
 mod call;
 mod completions;

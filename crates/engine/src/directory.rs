@@ -11,8 +11,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use milepost_env::{Disk, Open};
+use parking_lot::Mutex;
 
 use crate::EngineError;
 
@@ -25,7 +27,9 @@ const BALLAST: &str = "BALLAST";
 pub struct StoreDirectory {
     disk: Arc<dyn Disk>,
     root: PathBuf,
-    current: u64,
+    current: AtomicU64,
+    /// The ballast is there.
+    ballast: Mutex<bool>,
 }
 
 impl StoreDirectory {
@@ -40,7 +44,8 @@ impl StoreDirectory {
         }
         let numbers = numbers(&*disk, root).map_err(io("list"))?;
         let named = read_current(&*disk, root).map_err(io("read CURRENT"))?;
-        let mut directory = Self { disk, root: root.to_owned(), current: named.unwrap_or(1) };
+        let current = AtomicU64::new(named.unwrap_or(1));
+        let directory = Self { disk, root: root.to_owned(), current, ballast: Mutex::new(false) };
         match named {
             Some(current) if numbers.contains(&current) => directory.remove_others().map_err(io("remove old store"))?,
             Some(current) => {
@@ -74,7 +79,11 @@ impl StoreDirectory {
     /// The engine directory that counts.
     #[must_use]
     pub fn current(&self) -> PathBuf {
-        self.path_of(self.current)
+        self.path_of(self.number())
+    }
+
+    fn number(&self) -> u64 {
+        self.current.load(Ordering::Relaxed)
     }
 
     fn path_of(&self, number: u64) -> PathBuf {
@@ -87,9 +96,9 @@ impl StoreDirectory {
     /// # Errors
     /// If the disk fails.
     pub fn make_next(&self) -> Result<PathBuf, EngineError> {
-        let path = self.path_of(self.current + 1);
+        let path = self.path_of(self.number() + 1);
         let made = if self.disk.exists(&path) { self.disk.remove_dir_all(&path) } else { Ok(()) };
-        made.and_then(|()| self.make(self.current + 1)).map_err(|source| self.error("create next store", source))?;
+        made.and_then(|()| self.make(self.number() + 1)).map_err(|source| self.error("create next store", source))?;
         Ok(path)
     }
 
@@ -98,9 +107,10 @@ impl StoreDirectory {
     ///
     /// # Errors
     /// If the disk fails: then either may count after a crash.
-    pub fn flip(&mut self) -> Result<(), EngineError> {
-        self.point_at(self.current + 1).map_err(|source| self.error("flip CURRENT", source))?;
-        self.current += 1;
+    pub fn flip(&self) -> Result<(), EngineError> {
+        let next = self.number() + 1;
+        self.point_at(next).map_err(|source| self.error("flip CURRENT", source))?;
+        self.current.store(next, Ordering::Relaxed);
         let suspect = self.root.join(SUSPECT);
         let cleared = if self.disk.exists(&suspect) { self.disk.remove_file(&suspect) } else { Ok(()) };
         cleared.and_then(|()| self.disk.sync_dir(&self.root)).map_err(|source| self.error("remove SUSPECT", source))
@@ -125,18 +135,32 @@ impl StoreDirectory {
         Some(why.unwrap_or_else(|| "a sync failed".to_owned()))
     }
 
-    /// Sets `bytes` of disk space aside; false if the disk has no room for them.
+    /// Removes an engine directory that no longer counts.
+    pub(crate) fn remove(&self, path: &Path) {
+        // What stays behind is removed at the next open.
+        let _ = self.disk.remove_dir_all(path);
+    }
+
+    /// Sets `bytes` of disk space aside, unless they are already; false if the disk has no room for them.
     pub(crate) fn take_ballast(&self, bytes: u64) -> bool {
-        let path = self.root.join(BALLAST);
-        let taken = self.disk.open(&path, Open::CreateOrTruncate).and_then(|mut file| file.allocate(0, bytes));
-        if taken.is_err() {
-            self.drop_ballast();
+        let mut whole = self.ballast.lock();
+        if !*whole {
+            let opened = self.disk.open(&self.root.join(BALLAST), Open::CreateOrTruncate);
+            *whole = opened.and_then(|mut file| file.allocate(0, bytes)).is_ok();
+            if !*whole {
+                self.remove_ballast();
+            }
         }
-        taken.is_ok()
+        *whole
     }
 
     /// Gives the space set aside back to the disk.
     pub(crate) fn drop_ballast(&self) {
+        *self.ballast.lock() = false;
+        self.remove_ballast();
+    }
+
+    fn remove_ballast(&self) {
         // Nothing depends on its being gone: if it is not, the commit that needs the room fails and says so.
         let _ = self.disk.remove_file(&self.root.join(BALLAST));
     }
@@ -160,9 +184,9 @@ impl StoreDirectory {
         self.disk.sync_dir(&self.root)
     }
 
-    fn remove_others(&mut self) -> io::Result<()> {
+    fn remove_others(&self) -> io::Result<()> {
         for number in numbers(&*self.disk, &self.root)? {
-            if number != self.current {
+            if number != self.number() {
                 self.disk.remove_dir_all(&self.path_of(number))?;
             }
         }
@@ -230,7 +254,7 @@ mod tests {
     fn the_flip_is_all_or_nothing() {
         for seed in 0..50 {
             let disk = Arc::new(SimDisk::new(seed));
-            let mut directory = open(&disk).expect("open");
+            let directory = open(&disk).expect("open");
             fill(&disk, &directory.current());
             let next = directory.make_next().expect("make");
             fill(&disk, &next);
@@ -261,7 +285,7 @@ mod tests {
     fn suspicion_stays_until_another_store_counts() {
         let disk = Arc::new(SimDisk::new(1));
         open(&disk).expect("open").condemn("sync failed").expect("condemn");
-        let mut directory = open(&disk).expect("open again");
+        let directory = open(&disk).expect("open again");
         assert_eq!(directory.suspect().as_deref(), Some("sync failed"));
         directory.make_next().expect("make");
         directory.flip().expect("flip");

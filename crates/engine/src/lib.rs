@@ -29,6 +29,7 @@ pub use table::Table;
 
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why an engine call failed. The message is one line and names the place.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,14 @@ pub enum EngineError {
         path: PathBuf,
         /// What the store or the system said.
         source: heed::Error,
+    },
+    /// The disk has no room for another copy of the data.
+    #[error("{}: no room for {bytes} bytes", path.display())]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// How many are needed.
+        bytes: u64,
     },
     /// A fault that a test asked for.
     #[error("injected fault: {0}")]
@@ -133,6 +142,22 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Notes where the next start finds it that what is on disk is unknown.
     fn condemn(&self, why: &str);
+
+    /// An empty engine beside this one, to be filled and synced, and then to take its place by [`Engine::give_way`]. One at
+    /// a time: an earlier one that was not taken must be gone.
+    ///
+    /// # Errors
+    /// [`EngineError::NoRoom`] if the disk has no room for as much live data as there is, or if the files cannot be made.
+    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError>;
+
+    /// Makes the successor the one that the next start opens, and retires this one.
+    ///
+    /// # Errors
+    /// If the disk fails: the next start may open either.
+    fn give_way(&self) -> Result<(), EngineError>;
+
+    /// This engine's files are removed when it is dropped, by its last reader.
+    fn retire(&self);
 }
 
 /// Is there room on the disk?

@@ -10,11 +10,10 @@ use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
-
-use parking_lot::Mutex;
 
 use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
 
@@ -52,12 +51,12 @@ pub struct LmdbEngine {
     witness: File,
 }
 
-/// Where an engine stands among others, and the space set aside there.
+/// Where an engine stands among others.
 struct Place {
     directory: Arc<StoreDirectory>,
-    ballast_bytes: u64,
-    /// The ballast is there.
-    whole: Mutex<bool>,
+    options: LmdbOptions,
+    /// Remove the files with the engine: another counts.
+    retired: AtomicBool,
 }
 
 impl LmdbEngine {
@@ -66,13 +65,20 @@ impl LmdbEngine {
     /// # Errors
     /// [`EngineError::Suspect`] if a sync failed there before, else as [`LmdbEngine::open`].
     pub fn open_current(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
-        if let Some(why) = directory.suspect() {
-            return Err(EngineError::Suspect { path: directory.current(), why });
+        match directory.suspect() {
+            Some(why) => Err(EngineError::Suspect { path: directory.current(), why }),
+            None => Self::open_suspect(directory, options),
         }
-        let engine = Self::open(&directory.current(), options)?;
-        let whole = Mutex::new(directory.take_ballast(options.ballast_bytes));
-        let place = Some(Place { directory, ballast_bytes: options.ballast_bytes, whole });
-        Ok(Self { place, ..engine })
+    }
+
+    /// As [`LmdbEngine::open_current`], whatever has happened there: to copy what can be believed.
+    ///
+    /// # Errors
+    /// As [`LmdbEngine::open`].
+    pub fn open_suspect(directory: Arc<StoreDirectory>, options: LmdbOptions) -> Result<Self, EngineError> {
+        directory.take_ballast(options.ballast_bytes);
+        let place = Place { directory: directory.clone(), options, retired: AtomicBool::new(false) };
+        Self::open_at(&directory.current(), options, Some(place))
     }
 
     /// Opens the environment in directory `path`, making both if they are not there; without a reserve of disk space.
@@ -81,8 +87,12 @@ impl LmdbEngine {
     ///
     /// # Errors
     /// [`EngineError::Io`] if the directory cannot be made, [`EngineError::Lmdb`] if its contents are not an environment.
-    #[expect(unsafe_code, reason = "a memory map of a file is only as sound as the promise that nobody else writes it")]
     pub fn open(path: &Path, options: LmdbOptions) -> Result<Self, EngineError> {
+        Self::open_at(path, options, None)
+    }
+
+    #[expect(unsafe_code, reason = "a memory map of a file is only as sound as the promise that nobody else writes it")]
+    fn open_at(path: &Path, options: LmdbOptions, place: Option<Place>) -> Result<Self, EngineError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| EngineError::Io {
             path: path.to_owned(),
             action: "create directory",
@@ -104,7 +114,7 @@ impl LmdbEngine {
         let data = path.join("data.mdb");
         let witness = File::open(&data).map_err(|source| EngineError::Io { path: data, action: "open", source })?;
         let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
-        Ok(Self { env, tables, path: path.to_owned(), place: None, witness })
+        Ok(Self { env, tables, path: path.to_owned(), place, witness })
     }
 
     /// Directory of the environment.
@@ -173,19 +183,59 @@ impl Engine for LmdbEngine {
         let inside = self.free_inside();
         let allotted = self.allocate(bytes.saturating_sub(inside));
         let Some(place) = &self.place else { return if allotted { Room::Whole } else { Room::Low } };
-        let mut whole = place.whole.lock();
-        if allotted {
-            *whole = *whole || place.directory.take_ballast(place.ballast_bytes);
+        let whole = if allotted {
+            place.directory.take_ballast(place.options.ballast_bytes)
         } else {
             place.directory.drop_ballast();
-            *whole = false;
-        }
-        if *whole || inside >= bytes + place.ballast_bytes { Room::Whole } else { Room::Low }
+            false
+        };
+        if whole || inside >= bytes + place.options.ballast_bytes { Room::Whole } else { Room::Low }
     }
 
     fn condemn(&self, why: &str) {
         // The disk has just failed; if it does not even take this note, the log on it will not be trusted either.
         let _ = self.place.as_ref().map(|place| place.directory.condemn(why));
+    }
+
+    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError> {
+        let Some(place) = &self.place else {
+            return Err(EngineError::Layout {
+                path: self.path.clone(),
+                what: "stands alone and has no successor".into(),
+            });
+        };
+        let path = place.directory.make_next()?;
+        let next =
+            Place { directory: place.directory.clone(), options: place.options, retired: AtomicBool::new(false) };
+        let next = Self::open_at(&path, place.options, Some(next))?;
+        let bytes = self.sizes()?.in_use;
+        if !next.allocate(bytes) {
+            next.retire();
+            return Err(EngineError::NoRoom { path, bytes });
+        }
+        Ok(Arc::new(next))
+    }
+
+    fn give_way(&self) -> Result<(), EngineError> {
+        if let Some(place) = &self.place {
+            place.directory.flip()?;
+        }
+        self.retire();
+        Ok(())
+    }
+
+    fn retire(&self) {
+        if let Some(place) = &self.place {
+            place.retired.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for LmdbEngine {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.as_ref().filter(|place| place.retired.load(Ordering::Relaxed)) {
+            place.directory.remove(&self.path);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
@@ -37,6 +37,9 @@ pub struct MemEngine {
     unwritten_commits: AtomicU64,
     broken_reserves: AtomicU64,
     condemned: Mutex<Option<String>>,
+    successor: Mutex<Option<Arc<MemEngine>>>,
+    /// The successor counts.
+    retired: AtomicBool,
 }
 
 impl MemEngine {
@@ -50,6 +53,9 @@ impl MemEngine {
     /// `keep_newest` says that its last page happened to reach the disk.
     #[must_use]
     pub fn crash(&self, keep_newest: bool) -> Self {
+        if let (true, Some(successor)) = (self.retired.load(Ordering::Relaxed), &*self.successor.lock()) {
+            return successor.crash(keep_newest);
+        }
         let newest = self.newest.lock();
         let mut state = State::clone(&self.state.read());
         if let (Some(undo), false) = (&*newest, keep_newest) {
@@ -142,6 +148,21 @@ impl Engine for MemEngine {
 
     fn condemn(&self, why: &str) {
         *self.condemned.lock() = Some(why.to_owned());
+    }
+
+    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError> {
+        let successor = Arc::new(Self::new());
+        *self.successor.lock() = Some(successor.clone());
+        Ok(successor)
+    }
+
+    fn give_way(&self) -> Result<(), EngineError> {
+        self.retire();
+        Ok(())
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 }
 

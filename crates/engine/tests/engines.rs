@@ -133,3 +133,34 @@ fn a_condemned_store_is_not_opened_again() {
     let refused = LmdbEngine::open_current(Arc::new(directory), LmdbOptions::default()).err().expect("refused");
     assert!(refused.to_string().contains("marked as suspect (sync failed: bad disk)"), "{refused}");
 }
+
+#[test]
+fn a_successor_takes_the_place_and_the_old_files_go_with_the_last_reader() {
+    let dir = tempfile::tempdir().expect("directory");
+    let root = dir.path().join("store");
+    let old = Arc::new(open(&root));
+    let put = |engine: &dyn Engine, key: &[u8]| {
+        let mut txn = engine.write().expect("write");
+        txn.put(Table::Meta, key, b"").expect("put");
+        txn.commit().expect("commit");
+    };
+    put(&*old, b"old");
+    let unused = old.successor().expect("successor");
+    unused.retire();
+    drop(unused);
+    assert!(!root.join("2").exists());
+    let new = old.successor().expect("successor");
+    put(&*new, b"new");
+    new.sync().expect("sync");
+    let reader = old.read().expect("read");
+    old.give_way().expect("give way");
+    assert!(reader.get(Table::Meta, b"old").expect("get").is_some());
+    drop(reader);
+    assert!(root.join("1").exists());
+    drop(old);
+    assert!(!root.join("1").exists());
+    drop(new);
+    let again = open(&root);
+    assert_eq!(again.path(), root.join("2"));
+    assert_eq!(all(&again, Table::Meta, Bound::Unbounded, Bound::Unbounded), [(b"new".to_vec(), Vec::new())]);
+}

@@ -34,7 +34,7 @@ const APART: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = TOMBSTONE | HAS_PREVIOUS | HAS_JUMP | APART;
 
 /// A record of `history`, still in the engine's page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HistoryRef<'a> {
     pub revision: Revision,
     pub tombstone: bool,

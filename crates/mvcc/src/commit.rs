@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::{HashKv, Hasher};
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, HashDue, Inner};
+use crate::store::{Durable, Inner, Work};
 use crate::tables::{Meta, put_row};
 use crate::view::ViewState;
 
@@ -22,7 +22,7 @@ pub(crate) struct Committer {
     /// Where the compaction in progress goes on.
     pub resume: Option<milepost_types::Revision>,
     /// The hash being taken before the compaction that is due, and what it reads.
-    pub hasher: Option<(Hasher, HashDue)>,
+    pub hasher: Option<(Hasher, Arc<ViewState>)>,
     /// The hash that was taken, for readers to find when the compaction has finished.
     pub hashed: Option<HashKv>,
 }
@@ -100,10 +100,10 @@ impl Inner {
     }
 
     /// Commits a generation, or else does a step of a compaction. False: nothing to do.
-    pub fn work(self: &Arc<Self>, flush: bool) -> Result<bool, StoreError> {
+    pub fn work(&self, flush: bool) -> Result<bool, StoreError> {
         let mut committer = self.committer.lock();
-        self.commit_next(&mut committer, flush)
-            .and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) })
+        let committed = self.commit_next(&mut committer, flush);
+        self.note(committed.and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) }))
     }
 
     /// Commits the sealed generation, or the active one if it is full or `flush` asks for it.
@@ -118,23 +118,23 @@ impl Inner {
         };
         let Some(generation) = sealed else { return Ok(false) };
         self.make_room(generation.room_needed());
-        self.commit(&generation)?;
+        self.observed(Work::Commit, || self.commit(&generation))?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
         committer.committed.finished = before.finished;
         // The sync of this commit came after the meta page of the one before.
         *self.durable.lock() = Durable { index: before.applied, term: before.term };
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
         self.stats.committed_changes.fetch_add(generation.log().len() as u64, Ordering::Relaxed);
-        self.measure()?;
         self.publish_commit();
+        self.measure()?;
         Ok(true)
     }
 
     /// Lets readers find the sealed generation in the engine.
     fn publish_commit(&self) {
         let mut core = self.core.lock();
-        let (active, floor) = (core.state.active.clone(), core.state.floor.clone());
-        core.install(ViewState { active, sealed: None, floor }, self);
+        let state = ViewState { sealed: None, ..core.state.parts() };
+        core.install(state, self);
         if core.is_full(&self.options) {
             core.seal(self);
         }
@@ -144,7 +144,7 @@ impl Inner {
 
     /// Has the engine set `bytes` of disk aside for the next transaction, as far as there is room.
     pub(crate) fn make_room(&self, bytes: u64) {
-        let short = self.engine.reserve(bytes) == Room::Low;
+        let short = self.engine().reserve(bytes) == Room::Low;
         self.short_of_space.store(short, Ordering::Relaxed);
     }
 
@@ -170,7 +170,8 @@ impl Inner {
 
     /// Writes a generation in one engine transaction.
     fn commit(&self, generation: &Generation) -> Result<(), StoreError> {
-        let mut txn = self.engine.write()?;
+        let engine = self.engine();
+        let mut txn = engine.write()?;
         let mut buffer = Vec::with_capacity(4096);
         for record in generation.log().iter() {
             codec::encode_history(record, &mut buffer);
@@ -201,7 +202,7 @@ impl Inner {
         while committer.committed.applied < target {
             self.commit_next(&mut committer, true)?;
         }
-        self.engine.sync().map_err(|error| self.fail(&format!("sync failed: {error}")))?;
+        self.engine().sync().map_err(|error| self.fail(&format!("sync failed: {error}")))?;
         let durable = Durable { index: committer.committed.applied, term: committer.committed.term };
         *self.durable.lock() = durable;
         Ok(durable)
@@ -210,7 +211,7 @@ impl Inner {
     /// Marks the store as failed for good.
     pub fn fail(&self, why: &str) -> StoreError {
         let why: Arc<str> = why.into();
-        self.engine.condemn(&why);
+        self.engine().condemn(&why);
         // The first reason is the one to tell.
         let _ = self.failed.set(why.clone());
         self.room.notify_all();
@@ -219,7 +220,7 @@ impl Inner {
 
     /// Takes the sizes for [`crate::Store::sizes`].
     pub fn measure(&self) -> Result<(), StoreError> {
-        let sizes = self.engine.sizes()?;
+        let sizes = self.engine().sizes()?;
         self.file_bytes.store(sizes.file, Ordering::Relaxed);
         self.in_use_bytes.store(sizes.in_use, Ordering::Relaxed);
         Ok(())

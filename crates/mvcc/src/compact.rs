@@ -6,7 +6,6 @@
 //! changed since, not what is there. After a crash it starts again at F; what is gone already is passed over.
 
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use milepost_engine::{Table, WriteTxn};
@@ -17,9 +16,9 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::hash::{HashKv, Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
-use crate::store::{Durable, Inner};
+use crate::store::{Durable, Inner, Work};
 use crate::tables;
-use crate::view::View;
+use crate::view::Reader;
 
 /// What one step found to delete.
 #[derive(Default)]
@@ -41,10 +40,10 @@ impl Step {
 
 impl Inner {
     /// Does one step of the compaction that is due. False: none is, or views still need what it would delete.
-    pub(crate) fn compact_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
+    pub(crate) fn compact_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         // Only a floor that is committed: otherwise a crash would replay reads against what was deleted after them.
         let bound = committer.committed.scheduled;
-        if bound <= committer.committed.finished {
+        if bound <= committer.committed.finished || self.compaction_paused.load(Ordering::Relaxed) {
             return Ok(false);
         }
         if self.hash_some(committer)? {
@@ -56,34 +55,39 @@ impl Inner {
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished.max(0), 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
-        let mut txn = self.engine.write()?;
-        let deleted = delete(&step, &mut *txn)?;
-        if step.last.is_none() {
-            tables::write_finished(bound, &mut *txn)?;
-        }
-        self.end(txn)?;
+        let deleted = self.observed(Work::CompactionStep, || self.delete(&step, bound))?;
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.compaction_visited.fetch_add(step.visited, Ordering::Relaxed);
         self.stats.compaction_deleted.fetch_add(deleted, Ordering::Relaxed);
         committer.resume = step.last.map(|last| Revision::new(last.main, last.sub + 1));
         if step.last.is_none() {
             committer.committed.finished = bound;
-            self.measure()?;
             self.compacted(bound, committer.hashed.take());
+            self.measure()?;
         }
         Ok(true)
     }
 
+    /// Deletes what a step found, in one engine transaction.
+    fn delete(&self, step: &Step, bound: i64) -> Result<u64, StoreError> {
+        let engine = self.engine();
+        let mut txn = engine.write()?;
+        let deleted = delete(step, &mut *txn)?;
+        if step.last.is_none() {
+            tables::write_finished(bound, &mut *txn)?;
+        }
+        self.end(txn)?;
+        Ok(deleted)
+    }
+
     /// Goes on with the hash that is due before anything more is deleted. False: none is.
-    fn hash_some(self: &Arc<Self>, committer: &mut Committer) -> Result<bool, StoreError> {
+    fn hash_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         if committer.hasher.is_none() {
             let Some(due) = self.core.lock().hash_due.take() else { return Ok(false) };
-            committer.hasher = Some((Hasher::of_compaction(due.floor, due.bound), due));
+            committer.hasher = Some((Hasher::of_compaction(due.floor, due.bound), due.state));
         }
-        let Some((hasher, due)) = &mut committer.hasher else { return Ok(false) };
-        // Made anew each time: kept in there it would keep the store from ever being closed.
-        let view = View { inner: self.clone(), state: due.state.clone(), revision: due.revision };
-        if hasher.step(&view)? {
+        let Some((hasher, state)) = &mut committer.hasher else { return Ok(false) };
+        if hasher.step(&Reader { inner: self, state })? {
             committer.hashed = Some(hasher.done());
             committer.hasher = None;
         }
@@ -98,7 +102,8 @@ impl Inner {
     }
 
     fn look(&self, from: Revision, bound: i64) -> Result<Step, StoreError> {
-        let txn = self.engine.read()?;
+        let engine = self.engine();
+        let txn = engine.read()?;
         let (first, end) = (from.to_bytes(), Revision::end_of(bound).to_bytes());
         let mut cursor = txn.scan(Table::History, Bound::Included(&first), Bound::Included(&end))?;
         let mut step = Step::default();

@@ -21,7 +21,7 @@ use milepost_types::{KeyRange, Revision};
 use crate::codec::{HistoryRef, put_varint};
 use crate::error::StoreError;
 use crate::store::Store;
-use crate::view::{RangeOptions, View};
+use crate::view::{RangeOptions, Reader};
 
 /// Records read in one go: bounds how long a page of the engine stays in use by a hash.
 const CHUNK: usize = 2000;
@@ -62,7 +62,7 @@ impl Store {
         }
         let revision = if revision == 0 { current } else { revision };
         let mut hasher = Hasher::new(floor, revision, finished);
-        while !self.inner().note(hasher.step(&view))? {}
+        while !self.inner().note(hasher.step(&view.reader()))? {}
         Ok(hasher.done())
     }
 
@@ -138,18 +138,18 @@ impl Hasher {
         HashKv { hash: self.crc, compact_revision: self.floor, hash_revision: self.revision }
     }
 
-    /// Goes on for one chunk; true: done. `view` must not be newer than a floor above [`Hasher`]'s revision allows.
-    pub fn step(&mut self, view: &View) -> Result<bool, StoreError> {
+    /// Goes on for one chunk; true: done. `reader` must still see the revision hashed.
+    pub fn step(&mut self, reader: &Reader<'_>) -> Result<bool, StoreError> {
         match self.stage {
-            Stage::Links => self.links(view)?,
-            Stage::Alive => self.alive(view)?,
-            Stage::Bytes => self.bytes(view)?,
+            Stage::Links => self.links(reader)?,
+            Stage::Alive => self.alive(reader)?,
+            Stage::Bytes => self.bytes(reader)?,
             Stage::Done => {}
         }
         Ok(self.stage == Stage::Done)
     }
 
-    fn links(&mut self, view: &View) -> Result<(), StoreError> {
+    fn links(&mut self, reader: &Reader<'_>) -> Result<(), StoreError> {
         // Without a floor every record counts and nothing of this is asked.
         if self.floor < 0 {
             self.enter(Stage::Bytes);
@@ -157,7 +157,7 @@ impl Hasher {
         }
         let (floor, revision, keeps_tombstones) = (self.floor, self.revision, self.keeps_tombstones);
         let (dead, replaced, keeps_any) = (&mut self.dead_at_floor, &mut self.replaced, &mut self.keeps_any);
-        let next = view.reader().each_record(self.next, revision, CHUNK, &mut |record| {
+        let next = reader.each_record(self.next, revision, CHUNK, &mut |record| {
             let set = if record.revision.main <= floor { &mut *dead } else { &mut *replaced };
             if record.previous != Revision::ZERO && record.previous.main <= floor {
                 set.insert(record.previous);
@@ -171,16 +171,16 @@ impl Hasher {
         Ok(())
     }
 
-    fn alive(&mut self, view: &View) -> Result<(), StoreError> {
+    fn alive(&mut self, reader: &Reader<'_>) -> Result<(), StoreError> {
         let one = RangeOptions { limit: 1, count: false, values: false };
-        self.keeps_any |= !view.range(KeyRange::all(), self.revision, one)?.records.is_empty();
+        self.keeps_any |= !reader.range(KeyRange::all(), self.revision, one)?.records.is_empty();
         self.enter(Stage::Bytes);
         Ok(())
     }
 
-    fn bytes(&mut self, view: &View) -> Result<(), StoreError> {
+    fn bytes(&mut self, reader: &Reader<'_>) -> Result<(), StoreError> {
         let from = self.next;
-        let next = view.reader().each_record(from, self.revision, CHUNK, &mut |record| {
+        let next = reader.each_record(from, self.revision, CHUNK, &mut |record| {
             if self.counts(record) {
                 encode(record, &mut self.bytes);
                 self.crc = crc32c::crc32c_append(self.crc, &self.bytes);

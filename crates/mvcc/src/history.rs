@@ -74,7 +74,7 @@ impl View {
         if from >= end {
             return Ok(true);
         }
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let (from, end) = (from.to_bytes(), end.to_bytes());
         let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Excluded(&end))?;
         while let Some((key, bytes)) = cursor.next()? {
@@ -92,7 +92,7 @@ impl View {
         if revision.main > at || revision.main >= self.state.first_main() {
             return self.get(key, at);
         }
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let reader = Reader { inner: &self.inner, state: &self.state };
         let tables = reader.tables(&*txn);
         let Some(record) = tables.at_floor(revision)? else { return Ok(None) };
@@ -112,7 +112,7 @@ impl Reader<'_> {
     ) -> Result<Option<Revision>, StoreError> {
         let last = Revision::end_of(to.min(self.state.first_main() - 1));
         if from <= last {
-            let txn = self.inner.engine.read()?;
+            let txn = self.state.engine.read()?;
             let (first, last) = (from.to_bytes(), last.to_bytes());
             let mut cursor = txn.scan(Table::History, Bound::Included(&first), Bound::Included(&last))?;
             for _ in 0..max {

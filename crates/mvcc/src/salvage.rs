@@ -4,14 +4,18 @@
 //! the parts agree, then a copy of them is as good as the store was; or the store is rebuilt from a peer or a snapshot.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use milepost_engine::{Engine, ReadTxn, Table};
 
-use crate::codec;
+use crate::codec::{self, HistoryRef};
 use crate::error::StoreError;
+use crate::keys::EngineKey;
+use crate::tables::Meta;
 
 /// Records read, and written, in one go: bounds what a transaction holds in memory and keeps from being used again.
-const CHUNK: usize = 5000;
+const CHUNK_RECORDS: usize = 5000;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// What a walk has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +26,12 @@ pub struct Walked {
     pub bytes: u64,
 }
 
-/// Checks every record of `engine`, and that each newest record of a key is the one that history has.
+/// Checks every record of `engine`, to which nobody may be writing, and that they fit together: a page that was lost may have left an older one, sound in
+/// itself, in its place.
+///
+/// - The newest record of each key is the one that history has at its revision.
+/// - No record of history is newer than the newest of its key, nor newer than the store says it is.
+/// - What a record has replaced is there, unless a compaction may have taken it.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] with the first record that fails, or the engine's.
@@ -30,78 +39,143 @@ pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
     walk(engine, &mut |_, _| Ok(()))
 }
 
+/// Copies the store in `suspect`, which a failed sync has left in doubt, into its successor, which takes its place.
+///
+/// # Errors
+/// As [`verify`]: then the store has to be rebuilt from a peer or a snapshot. Or the engine's.
+pub fn rescue(suspect: &dyn Engine) -> Result<Arc<dyn Engine>, StoreError> {
+    let sound = suspect.successor()?;
+    let moved = salvage(suspect, &*sound).and_then(|_| Ok(suspect.give_way()?));
+    moved.inspect_err(|_| sound.retire())?;
+    Ok(sound)
+}
+
 /// Copies every record of `from` into `to`, which is empty, with the checks of [`verify`], and syncs it.
 ///
 /// # Errors
 /// As [`verify`]; `to` is then of no use.
 pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError> {
-    let walked = walk(from, &mut |table, chunk| {
-        let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
-        // Full pages, and the pages above them.
-        to.reserve(2 * bytes as u64 + (1 << 20));
-        let mut txn = to.write()?;
-        for (key, value) in chunk {
-            txn.append(table, key, value)?;
-        }
-        Ok(txn.commit()?)
-    })?;
+    let walked = walk(from, &mut |table, chunk| append(to, table, chunk))?;
     to.sync()?;
     Ok(walked)
 }
 
-type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
+/// Some pairs of a table, in order.
+pub(crate) type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Adds `chunk`, which lies above everything in `table`.
+pub(crate) fn append(to: &dyn Engine, table: Table, chunk: &Chunk) -> Result<(), StoreError> {
+    to.reserve(room_needed(chunk));
+    let mut txn = to.write()?;
+    for (key, value) in chunk {
+        txn.append(table, key, value)?;
+    }
+    Ok(txn.commit()?)
+}
+
+/// Disk space that adding `chunk` may need at most, in bytes: half-full pages, and the pages above them.
+pub(crate) fn room_needed(chunk: &Chunk) -> u64 {
+    let bytes: usize = chunk.iter().map(|(key, value)| key.len() + value.len()).sum();
+    2 * bytes as u64 + (1 << 20)
+}
 
 /// Calls `each` with every record of every table, a chunk at a time, after checking it.
 fn walk(
     engine: &dyn Engine,
     each: &mut dyn FnMut(Table, &Chunk) -> Result<(), StoreError>,
 ) -> Result<Walked, StoreError> {
+    let meta = Meta::read(&*engine.read()?)?.0;
+    let mut check = |txn: &dyn ReadTxn, table, key: &[u8], value: &[u8]| check(txn, &meta, table, key, value);
     let mut walked = Walked::default();
     for table in Table::ALL {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let chunk = read_chunk(engine, table, after.as_deref())?;
-            let Some((last, _)) = chunk.last() else { break };
-            after = Some(last.clone());
+        copy(engine, table, Bound::Unbounded, &mut check, &mut |chunk| {
             walked.records += chunk.len() as u64;
             walked.bytes += chunk.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
-            each(table, &chunk)?;
-        }
+            each(table, chunk)
+        })?;
     }
     Ok(walked)
 }
 
-fn read_chunk(engine: &dyn Engine, table: Table, after: Option<&[u8]>) -> Result<Chunk, StoreError> {
+/// Looks at a record while its transaction lasts.
+pub(crate) type Check<'c> = &'c mut dyn FnMut(&dyn ReadTxn, Table, &[u8], &[u8]) -> Result<(), StoreError>;
+
+/// Calls `each` with the records of `table` from its start up to `to`, a chunk at a time, after `check` has seen them.
+pub(crate) fn copy(
+    engine: &dyn Engine,
+    table: Table,
+    to: Bound<&[u8]>,
+    check: Check<'_>,
+    each: &mut dyn FnMut(&Chunk) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let chunk = read_chunk(engine, table, from, to, check)?;
+        let Some((last, _)) = chunk.last() else { return Ok(()) };
+        after = Some(last.clone());
+        each(&chunk)?;
+    }
+}
+
+/// The first records of `table` between `from` and `to`.
+pub(crate) fn read_chunk(
+    engine: &dyn Engine,
+    table: Table,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    check: Check<'_>,
+) -> Result<Chunk, StoreError> {
     let txn = engine.read()?;
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut cursor = txn.scan(table, from, Bound::Unbounded)?;
-    let mut chunk = Chunk::new();
-    while chunk.len() < CHUNK {
+    let mut cursor = txn.scan(table, from, to)?;
+    let (mut chunk, mut bytes) = (Chunk::new(), 0);
+    while chunk.len() < CHUNK_RECORDS && bytes < CHUNK_BYTES {
         let Some((key, value)) = cursor.next()? else { break };
         check(&*txn, table, key, value)?;
+        bytes += key.len() + value.len();
         chunk.push((key.to_vec(), value.to_vec()));
     }
     Ok(chunk)
 }
 
-fn check(txn: &dyn ReadTxn, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+fn check(txn: &dyn ReadTxn, meta: &Meta, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match table {
-        Table::History => codec::decode_history(key, value).map(drop),
+        Table::History => check_history(txn, meta, key, value),
+        Table::Current => check_current(txn, key, value),
         Table::Attached => codec::decode_attached(key, value).map(drop),
-        Table::Current => {
-            let current = codec::decode_current(key, value)?;
-            let at = current.revision.to_bytes();
-            let in_history =
-                txn.get(Table::History, &at)?.ok_or_else(|| codec::corrupt(Table::History, &at, "missing"))?;
-            let history = codec::decode_history(&at, in_history)?;
-            let same_value = current.value.is_none_or(|inline| inline == history.value);
-            let same = history.key == current.key && history.version == current.version && same_value;
-            let same = same && history.lease == current.lease && history.tombstone == current.tombstone;
-            if same && current.previous == history.previous {
-                return Ok(());
-            }
-            Err(codec::corrupt(table, key, "differs from history"))
-        }
         _ => codec::decode_row(table, key, value).map(drop),
     }
+}
+
+fn check_history(txn: &dyn ReadTxn, meta: &Meta, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let record = codec::decode_history(key, value)?;
+    if record.revision.main > meta.revision {
+        return Err(codec::corrupt(Table::History, key, "is newer than the store"));
+    }
+    let previous = record.previous.to_bytes();
+    if record.previous.main > meta.compact_revision().max(0) && txn.get(Table::History, &previous)?.is_none() {
+        return Err(codec::corrupt(Table::History, &previous, "missing"));
+    }
+    let engine_key = EngineKey::of(record.key);
+    let engine_key = engine_key.bytes();
+    let newest =
+        txn.get(Table::Current, engine_key)?.map(|bytes| codec::decode_current(engine_key, bytes)).transpose()?;
+    match newest {
+        Some(newest) if newest.revision >= record.revision => Ok(()),
+        Some(_) => Err(codec::corrupt(Table::Current, engine_key, "is older than history")),
+        None => Err(codec::corrupt(Table::Current, engine_key, "missing")),
+    }
+}
+
+fn check_current(txn: &dyn ReadTxn, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let current = codec::decode_current(key, value)?;
+    let at = current.revision.to_bytes();
+    let bytes = txn.get(Table::History, &at)?.ok_or_else(|| codec::corrupt(Table::History, &at, "missing"))?;
+    let history = codec::decode_history(&at, bytes)?;
+    let alike = current.with_value(current.value.unwrap_or(history.value));
+    // The jump is known to history alone.
+    if alike == (HistoryRef { jump: alike.jump, ..history }) {
+        return Ok(());
+    }
+    Err(codec::corrupt(Table::Current, key, "differs from history"))
 }

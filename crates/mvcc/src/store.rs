@@ -136,6 +136,25 @@ pub(crate) struct Counters {
     pub counts_known: AtomicU64,
 }
 
+/// Work of the background that somebody may want to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Writing a generation to the engine, its sync included.
+    Commit,
+    /// One step of a compaction, its sync included.
+    CompactionStep,
+    /// A whole defragmentation.
+    Defragmentation,
+}
+
+/// Who measures the background: this room has no clock. Called on the thread that works; must be quick.
+pub trait Observer: Send + Sync {
+    /// Work begins. Of each kind only one is under way.
+    fn begin(&self, work: Work);
+    /// It has ended, with success or not.
+    fn end(&self, work: Work);
+}
+
 pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
 
 /// A hash of what a compaction leaves, and what it reads: by its floor it keeps later compactions from deleting that.
@@ -145,7 +164,6 @@ pub(crate) struct HashDue {
     /// The compaction's bound.
     pub bound: i64,
     pub state: Arc<ViewState>,
-    pub revision: i64,
 }
 
 /// What apply and the background share. Locked by apply for the length of one entry, by the background for an instant.
@@ -181,13 +199,12 @@ impl Core {
         self.meta.scheduled = bound;
         self.hurry = true;
         self.old_floors.push(Arc::downgrade(&self.state.floor));
-        let (active, sealed) = (self.state.active.clone(), self.state.sealed.clone());
-        self.install(ViewState { active, sealed, floor: Arc::new(Floor { compact_revision: bound }) }, inner);
+        let floor = Arc::new(Floor { compact_revision: bound });
+        self.install(ViewState { floor, ..self.state.parts() }, inner);
         // As in etcd, only if the one before is done with. A hash that is due thus never replaces another: the one
         // before it is not done with until its own hash is there.
         if completed && inner.options.compaction_hash {
-            let (state, revision) = (self.state.clone(), self.state.active.published());
-            self.hash_due = Some(HashDue { floor: before, bound, state, revision });
+            self.hash_due = Some(HashDue { floor: before, bound, state: self.state.clone() });
         }
     }
 
@@ -201,7 +218,7 @@ impl Core {
         assert!(self.state.sealed.is_none(), "two sealed generations");
         let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
         let sealed = Some(self.state.active.clone());
-        self.install(ViewState { active, sealed, floor: self.state.floor.clone() }, inner);
+        self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
         self.size_bytes = 0;
         self.changes = 0;
         self.dirty = false;
@@ -215,7 +232,6 @@ impl Core {
 
 /// Everything behind the handles.
 pub(crate) struct Inner {
-    pub engine: Arc<dyn Engine>,
     pub options: StoreOptions,
     /// What readers take; see [`Core::state`].
     pub state: ArcSwap<ViewState>,
@@ -226,6 +242,10 @@ pub(crate) struct Inner {
     pub wake: Condvar,
     /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
     pub committer: Mutex<Committer>,
+    /// Held for the length of a defragmentation.
+    pub defragmenting: Mutex<()>,
+    /// A defragmentation relies on history as it is.
+    pub compaction_paused: AtomicBool,
     pub durable: Mutex<Durable>,
     /// There is little room on the disk.
     pub short_of_space: AtomicBool,
@@ -236,10 +256,16 @@ pub(crate) struct Inner {
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
     pub counts: Counts,
+    pub observer: OnceLock<Arc<dyn Observer>>,
     pub stats: Counters,
 }
 
 impl Inner {
+    /// What is committed to. Changes only while [`Inner::committer`] is held.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.state.load().engine.clone()
+    }
+
     /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
     /// can raise the alarm.
     pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -257,11 +283,26 @@ impl Inner {
         }
     }
 
+    /// Does `work` under the eyes of the observer.
+    pub fn observed<T>(&self, work: Work, body: impl FnOnce() -> T) -> T {
+        let observer = self.observer.get();
+        if let Some(observer) = observer {
+            observer.begin(work);
+        }
+        let done = body();
+        if let Some(observer) = observer {
+            observer.end(work);
+        }
+        done
+    }
+
     /// Waits until the active generation takes another entry.
-    pub fn wait_for_room(self: &Arc<Self>) -> MutexGuard<'_, Core> {
+    pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
         let mut core = self.core.lock();
         let mut stalled = false;
-        while core.is_full(&self.options) && core.state.sealed.is_some() && self.failed.get().is_none() {
+        // Once the store is closed nothing will make room, and what is applied is in the log.
+        let no_hope = |core: &Core| core.stop || self.failed.get().is_some();
+        while core.is_full(&self.options) && core.state.sealed.is_some() && !no_hope(&core) {
             if !stalled {
                 stalled = true;
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);
@@ -305,6 +346,7 @@ impl Handle {
     fn stop(&self) {
         self.inner.core.lock().stop = true;
         self.inner.wake.notify_all();
+        self.inner.room.notify_all();
         let Some(thread) = self.thread.lock().take() else { return };
         // The last handle may be held by a callback that the thread itself runs.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
@@ -338,7 +380,7 @@ impl Store {
         let durable = Durable { index: meta.applied, term: meta.term };
         let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
         let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
-        let state = Arc::new(ViewState { active, sealed: None, floor });
+        let state = Arc::new(ViewState { active, sealed: None, floor, engine });
         let committer = Mutex::new(Committer::new(meta.clone()));
         let core = Core {
             state: state.clone(),
@@ -354,13 +396,14 @@ impl Store {
             stop: false,
         };
         let inner = Arc::new(Inner {
-            engine,
             options,
             state: ArcSwap::new(state),
             core: Mutex::new(core),
             room: Condvar::new(),
             wake: Condvar::new(),
             committer,
+            defragmenting: Mutex::new(()),
+            compaction_paused: AtomicBool::new(false),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
@@ -368,6 +411,7 @@ impl Store {
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             counts: Counts::default(),
+            observer: OnceLock::new(),
             stats: Counters::default(),
         });
         inner.measure()?;
@@ -485,6 +529,12 @@ impl Store {
             overlay_changes,
             overlay_bytes,
         }
+    }
+
+    /// Tells `observer` from now on what the background does; the first one stays.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        // A second observer would see half of some work.
+        let _ = self.inner().observer.set(observer);
     }
 
     /// Ends the background work without committing what is in memory; the log has it. Other handles stay readable.

@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use milepost_engine::{ReadTxn, Table};
+use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
 
 use crate::codec::{self, CurrentRef};
@@ -40,9 +40,17 @@ pub(crate) struct ViewState {
     pub active: Arc<Generation>,
     pub sealed: Option<Arc<Generation>>,
     pub floor: Arc<Floor>,
+    /// Everything committed. Another one after a defragmentation.
+    pub engine: Arc<dyn Engine>,
 }
 
 impl ViewState {
+    /// The same parts, to build the next state from.
+    pub fn parts(&self) -> Self {
+        let (active, sealed) = (self.active.clone(), self.sealed.clone());
+        Self { active, sealed, floor: self.floor.clone(), engine: self.engine.clone() }
+    }
+
     /// Main revision of the first change that may be in memory only.
     pub fn first_main(&self) -> i64 {
         self.sealed.as_ref().unwrap_or(&self.active).first_main
@@ -170,7 +178,7 @@ impl<'a> Reader<'a> {
         if key.is_empty() {
             return Ok(None);
         }
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let engine_key = EngineKey::of(key);
         let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
@@ -185,7 +193,7 @@ impl<'a> Reader<'a> {
         if key.is_empty() {
             return Ok(None);
         }
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let engine_key = EngineKey::of(key);
         let Some(current) = tables.current(&engine_key, key)? else { return Ok(None) };
@@ -198,7 +206,7 @@ impl<'a> Reader<'a> {
         if range.is_empty() {
             return Ok(records);
         }
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, i64::MAX)?;
         while let Some(found) = merge.next()? {
@@ -220,7 +228,7 @@ impl<'a> Reader<'a> {
         }
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
         let known = if options.count { self.known_count(range, at)? } else { None };
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, at)?;
         let (mut copier, mut count) = (Copier::default(), 0);
@@ -267,7 +275,7 @@ impl<'a> Reader<'a> {
 
     pub fn attached(&self, lease: LeaseId, at: i64) -> Result<Vec<Bytes>, StoreError> {
         let mut known: BTreeMap<Bytes, bool> = BTreeMap::new();
-        let txn = self.inner.engine.read()?;
+        let txn = self.state.engine.read()?;
         let (first, end) = keys::attached_bounds(lease);
         let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
         let mut cursor = txn.scan(Table::Attached, Bound::Included(&first), end)?;

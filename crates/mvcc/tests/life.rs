@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use milepost_engine::Engine;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
-use milepost_mvcc::{RangeOptions, SmallTable, Store, StoreError, StoreOptions, Writer};
+use milepost_engine::{Engine, StoreDirectory};
+use milepost_mvcc::{Observer, RangeOptions, SmallTable, Store, StoreError, StoreOptions, Work, Writer};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
 
 fn options() -> StoreOptions {
@@ -268,4 +268,90 @@ fn a_compaction_to_nothing_is_remembered() {
     let mut bench = Bench::open(engine);
     assert_eq!(bench.store.compact_revision(), 0, "as in etcd");
     bench.entry(|change| assert!(matches!(change.compact(0), Err(StoreError::Compacted { .. }))));
+}
+
+#[test]
+fn defragmentation_gives_space_back_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("directory");
+    let open = || {
+        let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
+        let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+        Arc::new(LmdbEngine::open_current(Arc::new(directory), options).expect("engine"))
+    };
+    let mut bench = Bench::open(open());
+    for round in 0..20 {
+        for key in 0..100 {
+            bench.put(&format!("key{key}"), &format!("{round}").repeat(500));
+        }
+    }
+    bench.entry(|change| change.table_put(SmallTable::Users, b"u".to_vec(), b"v".to_vec()));
+    bench.entry(|change| change.compact(change.revision()).expect("compact"));
+    bench.flush();
+    bench.put("late", "in memory only");
+    let (before, hash) = (bench.store.sizes(), bench.store.hash().expect("hash"));
+    let view = bench.store.view();
+    bench.store.defragment().expect("defragment");
+    let after = bench.store.sizes();
+    assert!(after.file < before.file / 3 && after.in_use <= before.in_use, "{before:?} {after:?}");
+    for view in [view, bench.store.view()] {
+        assert_eq!(view.range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 101);
+    }
+    assert_eq!(bench.store.hash().expect("hash"), hash);
+    bench.put("later", "still");
+    bench.store.force_sync().expect("sync");
+    drop(bench);
+    let (store, _writer, opened) = Store::open(open(), options()).expect("open again");
+    assert_eq!(store.view().range(KeyRange::all(), 0, RangeOptions::default()).expect("range").count, 102);
+    assert_eq!(opened.tables[&SmallTable::Users][&b"u"[..]], b"v");
+}
+
+#[derive(Default)]
+struct Seen(std::sync::Mutex<Vec<(Work, bool)>>);
+
+impl Observer for Seen {
+    fn begin(&self, work: Work) {
+        self.0.lock().expect("seen").push((work, true));
+    }
+
+    fn end(&self, work: Work) {
+        self.0.lock().expect("seen").push((work, false));
+    }
+}
+
+#[test]
+fn somebody_else_can_time_the_background() {
+    let mut bench = Bench::open(Arc::new(MemEngine::new()));
+    let seen = Arc::new(Seen::default());
+    bench.store.observe(seen.clone());
+    bench.put("a", "1");
+    bench.entry(|change| change.compact(2).expect("compact"));
+    bench.flush();
+    bench.store.defragment().expect("defragment");
+    let expected =
+        [Work::Commit, Work::CompactionStep, Work::Defragmentation].map(|work| [(work, true), (work, false)]);
+    assert_eq!(*seen.0.lock().expect("seen"), expected.concat());
+}
+
+#[test]
+fn a_closed_store_lets_apply_go() {
+    let engine = Arc::new(MemEngine::new());
+    engine.fill_disk(u64::MAX);
+    let options =
+        StoreOptions { gen_changes: 1, gen_age: std::time::Duration::from_millis(1), ..StoreOptions::default() };
+    let (store, mut writer, _) = Store::open(engine, options).expect("open");
+    let applied = std::thread::spawn(move || {
+        for index in 1..=3 {
+            let mut change = writer.begin(LogIndex(index), Term(1));
+            change.put("a".into(), "1".into(), LeaseId(0)).expect("put");
+            change.finish().expect("finish");
+        }
+    });
+    while store.stats().stalls == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.revision(), 3, "two generations are full, the third entry waits");
+    let reader = store.clone();
+    store.close();
+    applied.join().expect("applied");
+    assert_eq!(reader.revision(), 4);
 }

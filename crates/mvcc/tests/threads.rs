@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use milepost_engine::StoreDirectory;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_mvcc::{RangeOptions, Store, StoreError, StoreOptions};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Revision, Term};
@@ -27,7 +28,9 @@ fn total(store: &Store, at: i64) -> Result<i64, StoreError> {
 #[test]
 fn every_reader_sees_whole_entries() {
     let dir = tempfile::tempdir().expect("directory");
-    let engine = Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("engine"));
+    let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
+    let engine_options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let engine = Arc::new(LmdbEngine::open_current(Arc::new(directory), engine_options).expect("engine"));
     let options = StoreOptions {
         gen_changes: 300,
         gen_age: Duration::from_millis(3),
@@ -44,8 +47,9 @@ fn every_reader_sees_whole_entries() {
 
     let (done, old_reads) = (AtomicBool::new(false), AtomicI64::new(0));
     std::thread::scope(|scope| {
+        let store = &store;
         for reader in 0..3 {
-            let (store, done, old_reads) = (&store, &done, &old_reads);
+            let (store, done, old_reads) = (store, &done, &old_reads);
             scope.spawn(move || {
                 let mut history = Revision::new(2, 0);
                 while !done.load(Ordering::Relaxed) {
@@ -62,10 +66,15 @@ fn every_reader_sees_whole_entries() {
                 }
             });
         }
+        let (ask, asked) = std::sync::mpsc::channel();
+        scope.spawn(move || asked.iter().for_each(|()| store.defragment().expect("defragment")));
         for transfer in 0..TRANSFERS {
             let mut change = writer.begin(LogIndex(transfer as u64 + 2), Term(1));
             if transfer % 500 == 499 {
                 change.compact(change.revision() - 150).expect("compact");
+            }
+            if transfer % 4000 == 2000 {
+                ask.send(()).expect("it listens");
             }
             for (n, amount) in [(transfer * 7 % ACCOUNTS, -1), ((transfer * 7 + 1 + transfer % 9) % ACCOUNTS, 1)] {
                 let old = change.get(&account(n)).expect("get").expect("there");
@@ -75,10 +84,14 @@ fn every_reader_sees_whole_entries() {
             change.finish().expect("finish");
         }
         done.store(true, Ordering::Relaxed);
+        drop(ask);
     });
     assert!(old_reads.into_inner() > 0);
     assert!(store.stats().compaction_deleted > 0, "{:?}", store.stats());
     assert_eq!(store.failed(), None);
+    let engines =
+        std::fs::read_dir(dir.path()).expect("list").filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(engines, 1, "the ones that were left are gone");
 }
 
 /// Reads on in history without a gap, as a watcher does.

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
-use milepost_engine::{Engine, Table};
-use milepost_mvcc::{RangeOptions, SmallTable, SpaceState, Store, StoreError, StoreOptions, Writer, salvage, verify};
+use milepost_engine::{Engine, StoreDirectory, Table};
+use milepost_mvcc::{
+    RangeOptions, SmallTable, SpaceState, Store, StoreError, StoreOptions, Writer, rescue, salvage, verify,
+};
 use milepost_types::{KeyRange, LeaseId, LogIndex, Revision, Term};
 
 fn open(engine: &Arc<MemEngine>, gen_changes: usize) -> (Store, Writer) {
@@ -161,4 +164,53 @@ fn a_suspect_store_is_copied_if_every_record_stands_its_check() {
     assert!(txn.delete(Table::History, &Revision::new(51, 0).to_bytes()).expect("delete"));
     txn.commit().expect("commit");
     assert!(matches!(verify(&*copy), Err(StoreError::Corrupt { what: "missing", .. })));
+}
+
+#[test]
+fn a_lost_page_that_left_an_older_one_is_found() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 1000);
+    put(&mut writer, 1, "a").expect("put");
+    put(&mut writer, 2, "a").expect("put");
+    store.force_sync().expect("sync");
+    let stale: Vec<_> = [Table::Current, Table::Meta].map(|table| (table, engine.dump(table))).into();
+    for index in 3..=5 {
+        put(&mut writer, index, "a").expect("put");
+    }
+    store.force_sync().expect("sync");
+    for ((table, rows), what) in stale.into_iter().zip(["is older than history", "is newer than the store"]) {
+        let copy = MemEngine::new();
+        salvage(&*engine, &copy).expect("sound");
+        let mut txn = copy.write().expect("write");
+        for (key, value) in rows {
+            txn.put(table, &key, &value).expect("put");
+        }
+        txn.commit().expect("commit");
+        let error = verify(&copy).expect_err("stale").to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    let mut txn = engine.write().expect("write");
+    assert!(txn.delete(Table::History, &Revision::new(3, 0).to_bytes()).expect("delete"));
+    txn.commit().expect("commit");
+    assert!(matches!(verify(&*engine), Err(StoreError::Corrupt { what: "missing", .. })));
+}
+
+#[test]
+fn a_suspect_store_is_rescued_into_its_successor() {
+    let dir = tempfile::tempdir().expect("directory");
+    let directory = || Arc::new(StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory"));
+    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let options = StoreOptions { background: false, ..StoreOptions::default() };
+    let engine = Arc::new(LmdbEngine::open_current(directory(), lmdb).expect("engine"));
+    let (store, mut writer, _) = Store::open(engine.clone(), options.clone()).expect("open");
+    put(&mut writer, 1, "a").expect("put");
+    store.force_sync().expect("sync");
+    engine.condemn("bad disk");
+    drop((store, writer, engine));
+    assert!(LmdbEngine::open_current(directory(), lmdb).is_err());
+    let suspect = LmdbEngine::open_suspect(directory(), lmdb).expect("engine");
+    let (store, writer, opened) = Store::open(rescue(&suspect).expect("sound"), options).expect("open");
+    assert_eq!((opened.applied, keys(&store)), (LogIndex(1), 1));
+    drop((suspect, store, writer));
+    assert!(LmdbEngine::open_current(directory(), lmdb).is_ok(), "no longer suspect");
 }

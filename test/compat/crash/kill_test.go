@@ -71,6 +71,11 @@ func writeUntilKilled(t *testing.T, server *harness.Server, book *ledger, random
 		}()
 	}
 	<-time.After(time.Duration(30+random.IntN(400)) * time.Millisecond)
+	if random.IntN(5) == 0 { // an orderly stop under load must not lose anything either
+		if _, err := server.Terminate(); err != nil {
+			t.Error(err)
+		}
+	}
 	server.Kill()
 	done.Wait()
 }

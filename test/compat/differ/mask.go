@@ -69,7 +69,7 @@ func (s *Side) walk(m protoreflect.Message) {
 		v.Leader = s.ownOrSet(v.Leader, s.MemberID)
 		v.RaftTerm = set(v.RaftTerm)
 		v.RaftIndex, v.RaftAppliedIndex = set(v.RaftIndex), set(v.RaftAppliedIndex)
-		v.DbSize, v.DbSizeInUse = set(v.DbSize), set(v.DbSizeInUse)
+		v.DbSize, v.DbSizeInUse = set(v.DbSize), 0
 		for i, text := range v.Errors {
 			text = strings.ReplaceAll(text, strconv.FormatUint(s.MemberID, 10), "OWN")
 			// protobuf's text form puts one or two spaces between fields

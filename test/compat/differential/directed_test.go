@@ -64,6 +64,15 @@ func TestFreshMember(t *testing.T) {
 	everything(pair)
 	put(pair, "a", "1")
 	everything(pair)
+	for _, side := range []*differ.Side{pair.Ref, pair.Sub} { // when it is counted is the engine's own affair
+		harness.Eventually(t, 15*time.Second, func() error {
+			resp, err := pb.NewMaintenanceClient(side.Conn).Status(context.Background(), &pb.StatusRequest{})
+			if err == nil && (resp.DbSizeInUse <= 0 || resp.DbSizeInUse > resp.DbSize) {
+				err = fmt.Errorf("%s uses %d bytes of %d", side.Server.Binary.Name, resp.DbSizeInUse, resp.DbSize)
+			}
+			return err
+		})
+	}
 }
 
 // TestSortOrders: with values that are all different every target has one order,

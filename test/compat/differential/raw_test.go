@@ -65,10 +65,6 @@ func (c rawCall) send(side *differ.Side) string {
 	req.Header.Set("content-type", "application/grpc")
 	req.Header.Set("te", "trailers")
 	for name, value := range c.headers {
-		if value == "" {
-			req.Header.Del(name)
-			continue
-		}
 		req.Header.Set(name, value)
 	}
 	resp, err := transport.RoundTrip(req)

@@ -15,5 +15,5 @@ mod stream;
 pub(crate) mod wire;
 
 pub(crate) use method::{METHODS, Method, Shape};
-pub(crate) use serve::serve;
+pub(crate) use serve::{Opening, open};
 pub(crate) use stream::{Inlet, Stage};

@@ -11,8 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use crate::status::{Code, Status};
 
 /// The body of every answer, gRPC or HTTP.
+#[derive(Default)]
 pub(crate) enum ReplyBody {
     /// No body at all.
+    #[default]
     Empty,
     /// Plain bytes of an HTTP answer.
     Plain(Bytes),

@@ -1,5 +1,7 @@
 //! One HTTP/2 request becomes a call of one method.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -7,50 +9,82 @@ use bytes::Bytes;
 use http::{Method as HttpMethod, Request, StatusCode};
 use hyper::body::Incoming;
 use milepost_proto::Message;
+use milepost_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
 use super::reply::{self, Reply, ReplyBody};
 use super::stream::{Accounting, Driven, Inlet};
 use super::wire::{self, Messages};
 use super::{Method, Shape};
 use crate::call::{self, Call};
-use crate::door::Door;
+use crate::door::{Door, confused};
 use crate::handlers::{auth, cluster, health, kv, later, lease, maintenance, watch};
 use crate::status::{self, Code, Status};
 
-/// Answers `request`; failures are answers too.
-pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
+/// How a request begins: read from its head alone, before anything is waited for.
+pub(crate) enum Opening {
+    /// The head says enough.
+    Refused(Reply),
+    /// One message, one answer.
+    Unary(Unary),
+    /// Rarer: boxed, so that its state does not weigh on every put.
+    Rare(Pin<Box<dyn Future<Output = Reply>>>),
+}
+
+/// Looks at the head of `request`.
+pub(crate) fn open(door: &Rc<Door>, request: Request<Incoming>) -> Opening {
+    let (method, call) = match head(&request) {
+        Ok(known) => known,
+        Err(refused) => return Opening::Refused(refused.answer()),
+    };
+    let is_stream = method.names().shape != Shape::Unary;
+    door.metrics.client(call::api_version(request.headers()).unwrap_or("unknown"), is_stream);
+    let accounting = Accounting::start(door, method, call.started);
+    let messages = Messages::new(request.into_body(), door.config.limits.max_receive_bytes());
+    if is_stream {
+        Opening::Rare(Box::pin(open_stream(Rc::clone(door), method, call, messages, accounting)))
+    } else {
+        Opening::Unary(Unary { door: Rc::clone(door), method, call, messages, accounting })
+    }
+}
+
+/// A head that is no call of ours.
+struct Refusal {
+    http: StatusCode,
+    status: Status,
+}
+
+impl Refusal {
+    const fn new(http: StatusCode, status: Status) -> Self {
+        Self { http, status }
+    }
+
+    fn answer(self) -> Reply {
+        reply::refused(self.http, &self.status)
+    }
+}
+
+fn head(request: &Request<Incoming>) -> Result<(Method, Call), Refusal> {
     let content_type = request.headers().get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if !is_grpc(content_type) {
         let text = format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content_type));
-        return reply::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Status::with(Code::InvalidArgument, text));
+        let status = Status::with(Code::InvalidArgument, text);
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
     }
     if request.method() != HttpMethod::POST {
-        let text =
-            format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str());
-        return reply::refused(StatusCode::METHOD_NOT_ALLOWED, &Status::with(Code::Internal, text));
+        let verb = request.method().as_str();
+        let text = format!("Received a HEADERS frame with :method {verb:?} which should be POST");
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Status::with(Code::Internal, text)));
     }
-    let Some(method) = Method::at(request.uri().path()) else {
-        return reply::failed(&Status::with(Code::Unimplemented, Method::unknown(request.uri().path())));
-    };
-    if let Err(status) = wire::check_encoding(request.headers()) {
-        return reply::failed(&status);
-    }
-    let call = match Call::from_headers(request.headers(), Instant::now()) {
-        Ok(call) => call,
-        Err(status) => return reply::refused(StatusCode::BAD_REQUEST, &status),
-    };
+    let path = request.uri().path();
+    let unknown = || Refusal::new(StatusCode::OK, Status::with(Code::Unimplemented, Method::unknown(path)));
+    let method = Method::at(path).ok_or_else(unknown)?;
+    wire::check_encoding(request.headers()).map_err(|status| Refusal::new(StatusCode::OK, status))?;
+    let call = Call::from_headers(request.headers(), Instant::now())
+        .map_err(|status| Refusal::new(StatusCode::BAD_REQUEST, status))?;
     if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return reply::failed(&status::DEADLINE);
+        return Err(Refusal::new(StatusCode::OK, status::DEADLINE));
     }
-    let is_stream = method.names().shape != Shape::Unary;
-    door.metrics.client(call::api_version(request.headers()).unwrap_or("unknown"), is_stream);
-    let accounting = Accounting::start(&door, method, call.started);
-    let messages = Messages::new(request.into_body(), door.config.limits.max_receive_bytes());
-    if is_stream {
-        open_stream(door, method, call, messages, accounting).await
-    } else {
-        unary(door, method, call, messages, accounting).await
-    }
+    Ok((method, call))
 }
 
 /// `application/grpc`, alone or with a subtype behind `+` or `;`. Source: grpc-go `ContentSubtype`.
@@ -58,40 +92,58 @@ fn is_grpc(content_type: &[u8]) -> bool {
     content_type.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-async fn unary(
+/// A unary call under way. Its future borrows it: what is waited in is moved as little as possible.
+pub(crate) struct Unary {
     door: Rc<Door>,
     method: Method,
     call: Call,
-    mut messages: Messages<Incoming>,
-    mut accounting: Accounting,
-) -> Reply {
-    let request = match messages.next().await {
-        Some(Ok(request)) => request,
-        Some(Err(status)) => return fail(&mut accounting, &status),
-        None => return fail(&mut accounting, &NO_MESSAGE),
-    };
-    let request_bytes = request.len();
-    door.metrics.received(method, request_bytes);
-    let result = handle(&door, method, &call, request).await;
-    let (code, response_bytes) = match &result {
-        Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
-        Err(status) => (status.code, 0),
-    };
-    let took = accounting.finish(code);
-    door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
-    door.note_slow(method.names().path, took, request_bytes, response_bytes);
-    match result {
-        Ok(body) => {
-            door.metrics.sent(method, 1, response_bytes);
-            reply::ok(ReplyBody::Unary(body))
+    messages: Messages<Incoming>,
+    accounting: Accounting,
+}
+
+impl Unary {
+    /// Reads the request and answers it.
+    pub(crate) async fn answer(&mut self) -> Reply {
+        let (door, method) = (&self.door, self.method);
+        let request = match self.messages.next().await {
+            Some(Ok(request)) => request,
+            Some(Err(status)) => return fail(&mut self.accounting, &status),
+            None => return fail(&mut self.accounting, &NO_MESSAGE),
+        };
+        let request_bytes = request.len();
+        door.metrics.received(method, request_bytes);
+        let result = handle(door, method, &self.call, request).await;
+        let (code, response_bytes) = match &result {
+            Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
+            Err(status) => (status.code, 0),
+        };
+        let took = self.accounting.finish(code);
+        door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
+        door.note_slow(method.names().path, took, request_bytes, response_bytes);
+        match result {
+            Ok(body) => {
+                door.metrics.sent(method, 1, response_bytes);
+                reply::ok(ReplyBody::Unary(body))
+            }
+            Err(status) => reply::failed(&status),
         }
-        Err(status) => reply::failed(&status),
     }
 }
 
 fn fail(accounting: &mut Accounting, status: &Status) -> Reply {
     accounting.finish(status.code);
     reply::failed(status)
+}
+
+/// Lists of more keys are encoded on a thread of their own: 100 MB take 50 ms.
+const SHORT_LIST_KEYS: usize = 1000;
+
+async fn encode_list(list: RangeResponse) -> Result<Bytes, Status> {
+    if list.kvs.len() <= SHORT_LIST_KEYS {
+        return Ok(wire::encode(&list));
+    }
+    let encoded = tokio::task::spawn_blocking(move || wire::encode(&list)).await;
+    encoded.map_err(|_| confused("a list could not be encoded"))
 }
 
 /// Decodes, admits, asks the handler, encodes.
@@ -114,9 +166,9 @@ async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) ->
     match method {
         Method::Put => ask(door, call, request, kv::put).await,
         Method::Range => {
-            let request: milepost_proto::etcdserverpb::RangeRequest = wire::decode(request)?;
+            let request: RangeRequest = wire::decode(request)?;
             door.admit(call, request.serializable)?;
-            Ok(wire::encode(&kv::range(door, call, request).await?))
+            encode_list(kv::range(door, call, request).await?).await
         }
         // The rest is rarer: boxed, so that its state does not weigh on every put.
         _ => Box::pin(handle_rare(door, method, call, request)).await,

@@ -94,12 +94,12 @@ async fn fill(client: &mut Client, keys: usize) {
 fn long_ranges_answer_as_short_ones_and_in_pieces() {
     serve(async |server| {
         let mut client = server.client().await;
-        fill(&mut client, 300).await;
+        fill(&mut client, 1100).await;
         let whole: pb::RangeResponse = client.unary(RANGE, &prefix("k")).await.unwrap();
-        assert_eq!((whole.kvs.len(), whole.count, whole.more, &whole.header), (300, 300, false, &header(301)));
+        assert_eq!((whole.kvs.len(), whole.count, whole.more, &whole.header), (1100, 1100, false, &header(1101)));
         let page = pb::RangeRequest { limit: 5, ..prefix("k") };
         let page: pb::RangeResponse = client.unary(RANGE, &page).await.unwrap();
-        assert_eq!((page.kvs.len(), page.count, page.more), (5, 300, true));
+        assert_eq!((page.kvs.len(), page.count, page.more), (5, 1100, true));
 
         let mut stream = client.open::<pb::RangeStreamResponse>("/etcdserverpb.KV/RangeStream").await;
         stream.send_last(&prefix("k"));

@@ -1,5 +1,6 @@
 //! The doors from outside: bytes in, bytes out.
 
+mod authority;
 mod errors;
 mod keys;
 mod leases;

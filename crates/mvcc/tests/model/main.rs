@@ -8,9 +8,9 @@ mod twin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use milepost_engine::Engine;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::mem::MemEngine;
+use milepost_engine::{Engine, StoreDirectory};
 use milepost_mvcc::{RangeOptions, Store, StoreError, StoreOptions, View, Writer};
 use milepost_types::{LeaseId, LogIndex, Revision, Term};
 use rand::rngs::SmallRng;
@@ -21,7 +21,7 @@ use twin::{Step, Twin, range};
 /// Where the records live, and what a power loss does to them.
 enum Disk {
     Memory(Arc<MemEngine>),
-    Lmdb(tempfile::TempDir, Option<Arc<LmdbEngine>>),
+    Lmdb(tempfile::TempDir, Option<Arc<dyn Engine>>),
 }
 
 impl Disk {
@@ -38,10 +38,16 @@ impl Disk {
             Self::Memory(engine) => *engine = Arc::new(engine.crash(keep_newest)),
             Self::Lmdb(dir, engine) => {
                 *engine = None;
-                *engine = Some(Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open again")));
+                *engine = Some(open_lmdb(dir));
             }
         }
     }
+}
+
+fn open_lmdb(dir: &tempfile::TempDir) -> Arc<dyn Engine> {
+    let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
+    let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    Arc::new(LmdbEngine::open_current(Arc::new(directory), options).expect("open"))
 }
 
 struct World {
@@ -199,6 +205,7 @@ impl World {
             }
             5 => self.views.push((self.store.view(), self.twin.clone())),
             6 => self.views.clear(),
+            7 => self.store.defragment().expect("defragment"),
             _ => {
                 let steps = self.steps();
                 self.twin.apply(&steps);
@@ -218,6 +225,7 @@ impl World {
         let nothing: Arc<dyn Engine> = Arc::new(MemEngine::new());
         (self.store, self.writer, _) = Store::open(nothing, options.clone()).expect("open");
         self.disk.crash(keep_newest);
+        milepost_mvcc::verify(&*self.disk.engine()).expect("what a crash leaves fits together");
         let (store, writer, opened) = Store::open(self.disk.engine(), options).expect("open");
         (self.store, self.writer) = (store, writer);
         assert!(opened.applied >= durable, "{} was durable, {} came back", durable, opened.applied);
@@ -363,7 +371,7 @@ fn agrees_with_the_twin_in_memory() {
 fn agrees_with_the_twin_on_disk() {
     for seed in seeds(8) {
         let dir = tempfile::tempdir().expect("directory");
-        let engine = LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open");
-        run(seed, Disk::Lmdb(dir, Some(Arc::new(engine))), 200);
+        let engine = open_lmdb(&dir);
+        run(seed, Disk::Lmdb(dir, Some(engine)), 200);
     }
 }

@@ -31,7 +31,9 @@ mod effect;
 mod held;
 mod memory_log;
 mod reads;
+mod ready;
 mod stall;
+mod standing;
 pub mod validate;
 
 #[cfg(test)]
@@ -39,13 +41,13 @@ mod sim_test;
 
 pub use effect::{Effect, Input, Persist, Proposal, Role, RoleChange};
 pub use memory_log::MEMORY_BYTES_MAX;
+pub use standing::Standing;
 
-use bytes::Bytes;
 use held::Held;
 use memory_log::MemoryLog;
 use milepost_proto::raftpb;
 use raft::eraftpb::{self as inner, MessageType};
-use raft::{GetEntriesContext, RawNode, StateRole};
+use raft::{GetEntriesContext, RawNode};
 use reads::Reads;
 use stall::Stall;
 use std::collections::{BTreeMap, VecDeque};
@@ -119,33 +121,6 @@ pub enum CoreError {
 
 fn broken(doing: &'static str) -> impl Fn(raft::Error) -> CoreError {
     move |error| CoreError::Raft { doing, why: error.to_string() }
-}
-
-/// How things stand. Cheap but for the lists of members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Current term.
-    pub term: u64,
-    /// Who got this member's vote in it; 0 for nobody.
-    pub vote: u64,
-    /// What this member is.
-    pub role: Role,
-    /// Who leads; 0 if not known.
-    pub leader: u64,
-    /// Commit index.
-    pub committed: u64,
-    /// Everything up to here is durable in this member's log.
-    pub persisted: u64,
-    /// Applied index, as reported.
-    pub applied: u64,
-    /// Last entry.
-    pub last: u64,
-    /// First entry that can be sent.
-    pub first: u64,
-    /// To whom leadership is being handed over; 0 if it is not.
-    pub transferee: u64,
-    /// Read requests that had to be repeated.
-    pub reads_resent: u64,
 }
 
 /// See the module.
@@ -437,7 +412,7 @@ impl Core {
         }
         self.node.advance_apply_to(index);
         let persisted = self.node.raft.raft_log.persisted;
-        let alone = self.node.raft.prs().iter().count() <= 1;
+        let alone = self.is_alone();
         self.node.mut_store().applied_to(index, persisted, alone);
     }
 
@@ -445,117 +420,6 @@ impl Core {
         if let Some(context) = self.fetches.remove(&ticket) {
             self.node.store().put_fetched(entries);
             self.node.on_entries_fetched(context);
-        }
-    }
-
-    /// Turns every Ready that the crate has into effects.
-    fn drain(&mut self, effects: &mut Vec<Effect>) {
-        while self.node.has_ready() {
-            self.drain_one(effects);
-        }
-        self.held.release(self.durable_ready(), self.conf_changes_out.front().copied(), effects);
-        for fetch in self.node.store().take_wanted() {
-            self.last_fetch += 1;
-            self.fetches.insert(self.last_fetch, fetch.context);
-            effects.push(Effect::Fetch {
-                ticket: self.last_fetch,
-                from: fetch.from_index,
-                end: fetch.end_index,
-                max_bytes: fetch.max_bytes,
-            });
-        }
-    }
-
-    fn drain_one(&mut self, effects: &mut Vec<Effect>) {
-        let mut ready = self.node.ready();
-        let number = ready.number();
-        self.last_ready = number;
-        let snapshot = (!ready.snapshot().is_empty()).then(|| convert::snapshot_out(ready.snapshot()));
-        let log = self.node.mut_store();
-        if snapshot.is_some() {
-            log.install(ready.snapshot());
-        }
-        let entries = ready.take_entries();
-        log.append(&entries);
-        let committed = ready.take_committed_entries();
-        let hard_state = ready.hs().map(convert::hard_state_out);
-        let must_sync = ready.must_sync();
-        let reads = ready.take_read_states();
-        let mut messages = ready.take_messages();
-        messages.append(&mut ready.take_persisted_messages());
-        self.node.advance_append_async(ready);
-
-        let fenced = hard_state
-            .as_ref()
-            .is_some_and(|new| (new.term(), new.vote()) != (self.hard_state.term(), self.hard_state.vote()));
-        if let Some(hard_state) = hard_state {
-            self.hard_state = hard_state;
-        }
-        if must_sync {
-            if let Some(snapshot) = &snapshot {
-                self.snapshot_index = snapshot.metadata.as_ref().map_or(0, raftpb::SnapshotMetadata::index);
-                self.handed_out = self.snapshot_index;
-                self.snapshots.push_back((number, snapshot.clone()));
-            }
-            let entries = entries.iter().map(convert::entry_out).collect();
-            self.persist(number, entries, snapshot, true, effects);
-        } else if self.outstanding.is_empty() {
-            self.report_persisted();
-        }
-        let conf_change = self.hand_out(&committed, effects);
-        let leader = self.node.raft.state == StateRole::Leader;
-        self.held.take(number, fenced, leader, conf_change, messages, effects);
-        self.confirm_reads(&reads, effects);
-    }
-
-    fn persist(
-        &mut self,
-        number: u64,
-        entries: Vec<raftpb::Entry>,
-        snapshot: Option<raftpb::Snapshot>,
-        must_sync: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let hard_state = (self.hard_state != self.hard_state_written).then_some(self.hard_state);
-        self.hard_state_written = self.hard_state;
-        if must_sync {
-            self.outstanding.push_back((number, self.now));
-        }
-        effects.push(Effect::Persist(Persist { number, entries, hard_state, snapshot, must_sync }));
-    }
-
-    fn write_lagging_commit(&mut self, effects: &mut Vec<Effect>) {
-        if self.hard_state != self.hard_state_written {
-            self.persist(self.last_ready, Vec::new(), None, false, effects);
-        }
-    }
-
-    /// Hands out what is to be applied; returns the last conf change in it.
-    fn hand_out(&mut self, committed: &[inner::Entry], effects: &mut Vec<Effect>) -> Option<u64> {
-        let (first, last) = (committed.first()?.index, committed.last()?.index);
-        let log = &self.node.raft.raft_log;
-        assert_eq!(first, self.handed_out + 1, "entries are handed out once, without gaps");
-        assert!(
-            last <= log.committed.min(log.persisted),
-            "entry {last} handed out, committed {}, durable {}",
-            log.committed,
-            log.persisted
-        );
-        self.handed_out = last;
-        let is_conf_change = |entry: &&inner::Entry| entry.get_entry_type() == inner::EntryType::EntryConfChange;
-        self.conf_changes_out.extend(committed.iter().filter(is_conf_change).map(|entry| entry.index));
-        effects.push(Effect::Apply(committed.iter().map(convert::entry_out).collect()));
-        committed.iter().rfind(is_conf_change).map(|entry| entry.index)
-    }
-
-    fn confirm_reads(&mut self, states: &[raft::ReadState], effects: &mut Vec<Effect>) {
-        for state in states {
-            let context = <[u8; 8]>::try_from(state.request_ctx.as_slice()).map(u64::from_be_bytes);
-            let Some(batch) = context.ok().and_then(|context| self.reads.confirm(context)) else { continue };
-            effects.push(Effect::ReadReady { batch, index: state.index });
-        }
-        if !states.is_empty() && self.reads.start_next() {
-            self.send_read();
         }
     }
 
@@ -573,105 +437,12 @@ impl Core {
         }
     }
 
-    fn note_role(&mut self, effects: &mut Vec<Effect>) {
-        let raft = &self.node.raft;
-        let role = match raft.state {
-            StateRole::Follower => Role::Follower,
-            StateRole::PreCandidate => Role::PreCandidate,
-            StateRole::Candidate => Role::Candidate,
-            StateRole::Leader => Role::Leader,
-        };
-        if (role, raft.term, raft.leader_id) == (self.role, self.term, self.leader) {
-            return;
-        }
-        let change = RoleChange {
-            role,
-            term: raft.term,
-            leader: raft.leader_id,
-            previous_leader: self.leader,
-            passed: roles_passed((self.role, self.term), (role, raft.term), self.config.pre_vote),
-        };
-        (self.role, self.term, self.leader) = (role, change.term, change.leader);
-        effects.push(Effect::RoleChanged(change));
-    }
-
     /// The crate draws its timeout from the thread's generator; what counts is this one.
     fn set_election_timeout(&mut self) {
         let ticks = self.config.election_ticks as u64;
         let drawn = mix(self.config.seed ^ mix(self.config.id ^ mix(self.node.raft.term)));
         self.node.raft.set_randomized_election_timeout((ticks + drawn % ticks) as usize);
     }
-
-    /// How things stand.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        let raft = &self.node.raft;
-        Standing {
-            term: raft.term,
-            vote: raft.vote,
-            role: self.role,
-            leader: raft.leader_id,
-            committed: raft.raft_log.committed,
-            persisted: raft.raft_log.persisted,
-            applied: raft.raft_log.applied,
-            last: raft.raft_log.last_index(),
-            first: self.node.store().first(),
-            transferee: raft.lead_transferee.unwrap_or(0),
-            reads_resent: self.reads.resent(),
-        }
-    }
-
-    /// The configuration that Raft works with: sorted ids.
-    #[must_use]
-    pub fn conf_state(&self) -> raftpb::ConfState {
-        convert::conf_state_out(self.node.store().conf_state())
-    }
-
-    /// The leader's view of each member's log, sorted by member: (id, last index known to match). Empty elsewhere.
-    #[must_use]
-    pub fn progress(&self) -> Vec<(u64, u64)> {
-        if self.role != Role::Leader {
-            return Vec::new();
-        }
-        let mut progress: Vec<_> = self.node.raft.prs().iter().map(|(&id, peer)| (id, peer.matched)).collect();
-        progress.sort_unstable();
-        progress
-    }
-
-    /// Term of an entry, as far as this member remembers.
-    #[must_use]
-    pub fn term_at(&self, index: u64) -> Option<u64> {
-        self.node.raft.raft_log.term(index).ok().filter(|&term| term != 0)
-    }
-
-    /// The entry at `index` if it is in memory.
-    #[must_use]
-    pub fn entry(&self, index: u64) -> Option<(u64, Bytes)> {
-        let log = &self.node.raft.raft_log;
-        let entries = log.slice(index, index + 1, None, GetEntriesContext::empty(true)).ok()?;
-        let entry = convert::entry_out(entries.first()?);
-        Some((entry.term(), entry.data.unwrap_or_default()))
-    }
-}
-
-/// Which roles lie between two observations, for the log: the crate may pass through several in one step.
-fn roles_passed(from: (Role, u64), to: (Role, u64), pre_vote: bool) -> Vec<(Role, u64)> {
-    if from == to {
-        return Vec::new();
-    }
-    let mut passed = Vec::new();
-    let stands = matches!(to.0, Role::Candidate | Role::Leader);
-    let elected_from = matches!(from.0, Role::Candidate) && from.1 == to.1;
-    if stands && !elected_from {
-        if pre_vote && from.0 != Role::PreCandidate {
-            passed.push((Role::PreCandidate, to.1.saturating_sub(1)));
-        }
-        passed.push((Role::Candidate, to.1));
-    }
-    if passed.last() != Some(&to) {
-        passed.push(to);
-    }
-    passed
 }
 
 /// A finalizer that spreads every bit of its input (the constants are splitmix64's).

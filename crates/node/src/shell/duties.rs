@@ -60,7 +60,7 @@ pub(crate) struct Duties {
     corrupt: State,
     /// A corrupt record has been told of.
     corrupt_told: bool,
-    /// The term in which this member leads and whose first entry is applied here; earlier terms' entries are then, too.
+    /// The newest term whose first entry is applied here; earlier terms' entries are then, too.
     led_term: u64,
     /// Commit index at start.
     commit_at_start: u64,
@@ -129,6 +129,11 @@ impl Duties {
             lease_interval: config.heartbeat,
             sink: Arc::new(DutySinks { shared: Arc::downgrade(shared) }),
         }
+    }
+
+    /// The newest term whose first entry is applied here.
+    pub fn led_term(&self) -> u64 {
+        self.led_term
     }
 
     /// Something came up.

@@ -5,7 +5,7 @@ use super::shared::Shared;
 use crate::core::{Input, Persist};
 use crate::log::Value;
 use milepost_env::Disk;
-use milepost_proto::raftpb;
+use milepost_proto::raftpb::{self, HardState};
 use milepost_types::{LogIndex, Term};
 use milepost_wal::{SnapshotMark, Wal, WalError, snap};
 use std::path::PathBuf;
@@ -35,6 +35,10 @@ pub(crate) struct LogLoop {
     pub wal: Wal,
     pub disk: Arc<dyn Disk>,
     pub snap_dir: PathBuf,
+    /// The newest one, as far as this thread has heard.
+    pub hard_state: HardState,
+    /// Commit index in the log's newest hard state; 0 if this thread wrote none.
+    pub written_commit: u64,
 }
 
 impl LogLoop {
@@ -94,6 +98,10 @@ impl LogLoop {
         if let Some(snapshot) = &persist.snapshot {
             self.write_snapshot(snapshot)?;
         }
+        if let Some(hard_state) = persist.hard_state {
+            self.hard_state = hard_state;
+            self.written_commit = hard_state.commit();
+        }
         let metrics = &self.shared.metrics;
         let bytes: u64 = persist.entries.iter().map(|entry| entry.data().len() as u64).sum();
         metrics.wal_write_bytes_total.fetch_add(bytes, Ordering::Relaxed);
@@ -151,12 +159,26 @@ impl LogLoop {
                 self.tell(Input::Fetched { ticket, entries });
             }
             LogJob::SnapshotPoint { mark, keep_from, done } => {
-                let result = self.wal.save_snapshot_mark(&mark).and_then(|()| self.wal.release_to(keep_from)).map(drop);
+                let result = self.snapshot_point(&mark, keep_from);
                 // The keeper may have ended; then nobody wants to know.
                 let _ = done.send(result);
             }
         }
         Ok(())
+    }
+
+    /// Recovery starts from the newest mark at or below the log's commit index. That index is written late (a commit that
+    /// moves alone travels with the next write), so it is brought up to the mark first: otherwise an older mark would
+    /// count, whose entries are let go of here.
+    fn snapshot_point(&mut self, mark: &SnapshotMark, keep_from: LogIndex) -> Result<(), WalError> {
+        if self.written_commit < mark.index.0 {
+            let commit = self.hard_state.commit().max(mark.index.0);
+            self.hard_state.commit = Some(commit);
+            self.wal.append(&[], Some(&self.hard_state))?;
+            self.written_commit = commit;
+        }
+        self.wal.save_snapshot_mark(mark)?;
+        self.wal.release_to(keep_from).map(drop)
     }
 
     fn tell(&self, input: Input) {

@@ -136,7 +136,13 @@ impl RaftLoop {
                     pending.push((id, Pending { waiter, bytes, deadline }));
                 }
                 Command::Read(waiter) => reads.push(waiter),
-                Command::Input(input) => self.handle(input),
+                Command::Input(input) => {
+                    if matches!(input, Input::ConfChangeApplied { .. }) {
+                        // A new member may answer writes before they are applied here.
+                        self.shared.positions.alone.store(false, Ordering::SeqCst);
+                    }
+                    self.handle(input);
+                }
                 Command::Applied(index) => applied = applied.max(index),
                 Command::Removed => self.removed(now),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
@@ -317,6 +323,8 @@ impl RaftLoop {
         positions.committed.store(standing.committed, Ordering::Relaxed);
         positions.role.store(standing.role as u64, Ordering::Relaxed);
         positions.last.store(standing.last, Ordering::Relaxed);
+        let leads = standing.role == Role::Leader && self.duties.led_term() == standing.term;
+        positions.alone.store(leads && self.core.is_alone(), Ordering::SeqCst);
     }
 
     fn removed(&mut self, now: Duration) {
@@ -359,6 +367,7 @@ impl RaftLoop {
     fn fail_everybody(mut self) {
         // If this thread ends for another reason than a stop, the node must stop all the same.
         self.shared.stop(StopReason::Asked);
+        self.shared.positions.alone.store(false, Ordering::SeqCst);
         for (_, waiter) in self.shared.waiters.take_everybody() {
             self.fail(waiter, NodeError::Stopped);
         }

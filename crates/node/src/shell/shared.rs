@@ -54,6 +54,9 @@ pub(crate) struct Positions {
     pub role: AtomicU64,
     /// Last entry of the log in memory.
     pub last: AtomicU64,
+    /// Nobody but this member can commit or answer anything, and it has applied what its former lives committed: then
+    /// every answered write is visible here. Cleared before a second member can hear of anything.
+    pub alone: AtomicBool,
 }
 
 /// Told of every change of leader or term.
@@ -162,6 +165,7 @@ impl Shared {
             self.log.log(Level::Error, None, "member stops", &[("error", Value::from(why.as_str()))]);
         }
         life.stopped = Some(reason);
+        self.positions.alone.store(false, Ordering::SeqCst);
         drop(life);
         self.changed.notify_all();
         self.to_raft.close();

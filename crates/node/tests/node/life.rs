@@ -3,12 +3,16 @@
 use crate::world::{Home, PATIENCE, answers, ask, encode, get, put, reply, waiter};
 use milepost_env::Disk;
 use milepost_machine::Reply;
+use milepost_machine::member::{Member, add};
 use milepost_node::{Completion, NodeError, Role, StopReason};
+use milepost_proto::Message as _;
 use milepost_proto::raftpb::Entry;
+use milepost_types::MemberId;
 use milepost_wal::{Options, Wal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 #[test]
 fn a_new_member_answers_and_remembers() {
@@ -25,6 +29,9 @@ fn a_new_member_answers_and_remembers() {
     node.stop();
     assert_eq!(node.stopped(), Some(StopReason::Asked));
     assert!(matches!(ask(&node, put("late", "x")), Completion::Failed(NodeError::Stopped)));
+    let (sink, read) = answers();
+    node.read_index(waiter(&sink, 1));
+    assert!(matches!(read.recv_timeout(PATIENCE), Ok((1, Completion::Failed(NodeError::Stopped)))));
     drop(node);
 
     let node = home.ready();
@@ -133,4 +140,59 @@ fn whoever_watches_hears_of_the_leader() {
     let heard = receiver.try_iter().last();
     assert!(heard.is_none_or(|heard| heard == (status.leader.0, status.term)), "{heard:?}, {status:?}");
     assert!(node.metrics().is_leader.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+/// While a member is the whole cluster its reads need nobody; from its first learner on they are confirmed.
+#[test]
+fn reads_are_current_while_alone() {
+    let home = Home::new();
+    let node = home.ready();
+    assert!(node.reads_are_current());
+    reply(&node, put("k", "1")).expect("applied");
+    assert_eq!(get(&node, "k").kvs[0].value, "1");
+    let learner = Member {
+        id: MemberId(7),
+        peer_urls: vec!["http://localhost:1".to_owned()],
+        is_learner: true,
+        ..Member::default()
+    };
+    let (sink, answers) = answers();
+    let id = node.next_request_id();
+    node.propose_conf_change(id, add(id, &learner).encode_to_vec().into(), waiter(&sink, 1));
+    let (_, answer) = answers.recv_timeout(PATIENCE).expect("an answer");
+    let Completion::Reply(Ok(Reply::ConfChange(members))) = answer else { panic!("{answer:?}") };
+    assert_eq!(members.len(), 2);
+    let start = std::time::Instant::now();
+    while node.reads_are_current() {
+        assert!(start.elapsed() < PATIENCE, "still taken for alone");
+    }
+    reply(&node, put("k", "2")).expect("applied");
+    assert_eq!(get(&node, "k").kvs[0].value, "2");
+    assert!(home.lines.has("added member"));
+}
+
+/// The commit index is written late, a tick at most. Without a tick the newest snapshot point counts all the same.
+#[test]
+fn a_snapshot_point_counts_although_no_tick_wrote_the_commit_index() {
+    let mut home = Home::new();
+    home.config.heartbeat = Duration::from_secs(3600);
+    home.config.snapshot_count = 10;
+    let node = home.ready();
+    let mut puts = 0;
+    let start = std::time::Instant::now();
+    while !home.lines.has("saved snapshot to disk") {
+        puts += 1;
+        reply(&node, put("k", &puts.to_string())).expect("applied");
+        assert!(start.elapsed() < PATIENCE, "no snapshot point");
+    }
+    home.disk.crash(5);
+    home.engine = Arc::new(home.engine.crash(false));
+    node.stop();
+    drop(node);
+    let (wal, log) =
+        Wal::open(Arc::new(home.disk.clone()), Path::new("/data/member/wal"), Options::default()).expect("log");
+    assert!(log.snapshot.index.0 >= 10, "the point at {} counts, of {:?}", log.snapshot.index, log.snapshots);
+    drop(wal);
+    let node = home.ready();
+    assert_eq!(get(&node, "k").kvs[0].value, puts.to_string());
 }

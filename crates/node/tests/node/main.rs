@@ -1,6 +1,7 @@
 //! A lone member from the outside: it begins, answers, stops, and goes on where it was.
 
 mod life;
+mod lives;
 mod load;
 mod refusals;
 mod world;

@@ -1,8 +1,6 @@
 //! What the server says to words it does not take, and what it prints when asked about itself.
 
-mod support;
-
-use support::{command, run_to_end};
+use crate::support::{command, run_to_end};
 
 fn args(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()

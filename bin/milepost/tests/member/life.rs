@@ -1,12 +1,10 @@
 //! A member's life seen from outside: start, serve, stop, start again, and what it refuses to start on.
 
-mod support;
-
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use support::{Member, files, flags, free_address, run_to_end};
+use crate::support::{Member, files, flags, free_address, run_to_end};
 
 fn refused(dir: &Path, complaint: &str) {
     let output = run_to_end(&flags(dir, &free_address(), &free_address()));
@@ -156,4 +154,33 @@ fn a_torn_tail_is_cut_and_kept() {
     // Eight clients wrote at once, so at most eight writes were in the last record that was synced.
     assert!((193..=201).contains(&member.revision()), "{}", member.revision());
     only_file(&dir.path().join("member/wal"), ".broken");
+}
+
+#[test]
+fn a_store_in_doubt_is_copied_with_checks() {
+    let dir = lived(300);
+    let store = dir.path().join("member/store");
+    fs::write(store.join("SUSPECT"), "a sync failed").expect("it can be written");
+    let mut member = Member::start(dir.path(), &[]);
+    member.wait_for("has taken its place");
+    assert_eq!(member.revision(), 301);
+    assert!(!store.join("SUSPECT").exists());
+    assert_eq!(fs::read_to_string(store.join("CURRENT")).expect("it is there").trim(), "2");
+}
+
+#[test]
+fn a_damaged_snapshot_file_is_not_needed_to_start() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let member = Member::start(dir.path(), &["--snapshot-count=100"]);
+    write(&member, 300);
+    member.terminate();
+    let damaged = files(&dir.path().join("member/snap"))
+        .into_iter()
+        .rfind(|(path, _)| path.extension().is_some_and(|e| e == "snap"));
+    let (path, mut bytes) = damaged.expect("a snapshot was taken");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("it can be written");
+    let member = Member::start(dir.path(), &[]);
+    assert_eq!(member.revision(), 301);
 }

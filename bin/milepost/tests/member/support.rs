@@ -50,7 +50,6 @@ pub struct Member {
     /// Lines of its log as they come.
     lines: Receiver<String>,
     seen: Vec<String>,
-    pub dir: PathBuf,
     pub client: String,
 }
 
@@ -78,7 +77,7 @@ impl Member {
                 }
             }
         });
-        Self { child, lines, seen: Vec::new(), dir: dir.to_owned(), client }
+        Self { child, lines, seen: Vec::new(), client }
     }
 
     /// Waits until a log line holds `text` and returns it.
@@ -114,15 +113,6 @@ impl Member {
             self.seen.push(line);
         }
         (status, std::mem::take(&mut self.seen))
-    }
-
-    /// Waits for the process to end by itself.
-    pub fn end(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().expect("it ends");
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.seen.push(line);
-        }
-        (status, self.seen.join("\n"))
     }
 
     /// One HTTP/1.1 request to the client port: status line and body.
