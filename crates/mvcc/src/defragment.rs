@@ -20,7 +20,8 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::keys::EngineKey;
 use crate::salvage::{append, copy, read_chunk, room_needed};
-use crate::store::{Durable, Inner, Store, Work};
+use crate::shared::Inner;
+use crate::store::{Durable, Store, Work};
 use crate::view::ViewState;
 
 /// Main revisions that may be left to copy while commits wait: some milliseconds.
