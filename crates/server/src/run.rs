@@ -119,7 +119,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>) -> Result<i32, Refusal> {
     // Ports first: a member that nobody could reach must not touch its directory.
     let peer_port = PeerPort::bind(&config.listen_peer).map_err(Refusal::start)?;
     let mut signals = signals::Signals::catch().map_err(Refusal::start)?;
-    let node = Node::start(&node_config(&config, log), world(&config)).map_err(Refusal::start)?;
+    let node = Node::start(&node_config(&config, log), world(&config, log)).map_err(Refusal::start)?;
     let doors = Doors::start(api_config(&config, log), Arc::new(node.clone())).map_err(|error| {
         node.stop();
         Refusal::start(error)
@@ -228,13 +228,13 @@ fn say_start(config: &Config, log: &Arc<dyn Log>) {
     );
 }
 
-fn world(config: &Config) -> World {
+fn world(config: &Config, log: &Arc<dyn Log>) -> World {
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync { Arc::new(Unsynced(OsDisk)) } else { Arc::new(OsDisk) };
     World {
         disk: Arc::clone(&disk),
         clock: Arc::new(OsClock),
         letters: Box::new(NoLetters),
-        open_store: open_store(disk, config.unsafe_no_fsync),
+        open_store: open_store(disk, config.unsafe_no_fsync, Arc::clone(log)),
     }
 }
 

@@ -155,3 +155,32 @@ fn a_torn_tail_is_cut_and_kept() {
     assert!((193..=201).contains(&member.revision()), "{}", member.revision());
     only_file(&dir.path().join("member/wal"), ".broken");
 }
+
+#[test]
+fn a_store_in_doubt_is_copied_with_checks() {
+    let dir = lived(300);
+    let store = dir.path().join("member/store");
+    fs::write(store.join("SUSPECT"), "a sync failed").expect("it can be written");
+    let mut member = Member::start(dir.path(), &[]);
+    member.wait_for("has taken its place");
+    assert_eq!(member.revision(), 301);
+    assert!(!store.join("SUSPECT").exists());
+    assert_eq!(fs::read_to_string(store.join("CURRENT")).expect("it is there").trim(), "2");
+}
+
+#[test]
+fn a_damaged_snapshot_file_is_not_needed_to_start() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let member = Member::start(dir.path(), &["--snapshot-count=100"]);
+    write(&member, 300);
+    member.terminate();
+    let damaged = files(&dir.path().join("member/snap"))
+        .into_iter()
+        .rfind(|(path, _)| path.extension().is_some_and(|e| e == "snap"));
+    let (path, mut bytes) = damaged.expect("a snapshot was taken");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("it can be written");
+    let member = Member::start(dir.path(), &[]);
+    assert_eq!(member.revision(), 301);
+}

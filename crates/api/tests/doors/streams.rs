@@ -79,3 +79,13 @@ fn status_members_and_checksums() {
         let _: pb::HashResponse = client.unary("/etcdserverpb.Maintenance/Hash", &pb::HashRequest {}).await.unwrap();
     });
 }
+
+#[test]
+fn nothing_lies_below_a_negative_revision() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        let request = pb::HashKvRequest { revision: -3 };
+        let hash: pb::HashKvResponse = client.unary("/etcdserverpb.Maintenance/HashKV", &request).await.unwrap();
+        assert_eq!((hash.hash, hash.compact_revision, hash.hash_revision), (1_084_519_789, -1, -3));
+    });
+}

@@ -26,9 +26,37 @@ pub fn page() -> String {
     page
 }
 
+/// The flags as `docs/configuration.md` shows them.
+#[cfg(test)]
+fn markdown() -> String {
+    let mut page = String::from(
+        "# Configuration\n\nMade from `crates/server/src/config/table.rs` (`REWRITE=1 cargo test -p milepost-server`).\n\nFlags are written \
+         `--name value`, `--name=value` or with one dash; a bool takes its value only after `=`. A flag and its variable together are \
+         refused. An empty variable counts as unset.\n",
+    );
+    for group in Group::ALL {
+        page.push_str(&format!("\n## {}\n\n| flag | variable | default | |\n|---|---|---|---|\n", group.title()));
+        for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+            let default = if flag.default.is_empty() { "–".to_owned() } else { format!("`{}`", flag.default) };
+            page.push_str(&format!("| `--{}` | `{}` | {default} | {} |\n", flag.name, flag.env_name(), flag.help));
+        }
+    }
+    page
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::table::FLAGS;
+
+    #[test]
+    fn the_document_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let page = super::markdown();
+        if std::env::var_os("REWRITE").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page, "run REWRITE=1 cargo test -p milepost-server");
+    }
 
     #[test]
     fn every_flag_is_on_the_page() {
