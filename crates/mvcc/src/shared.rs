@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use milepost_engine::Engine;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::codec;
 use crate::commit::Committer;
 use crate::counts::Counts;
 use crate::error::StoreError;
@@ -170,8 +171,13 @@ impl Inner {
 
     /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
     /// can raise the alarm.
+    ///
+    /// Bytes that fail their check are damage beyond doubt. That a record is missing is an error for who wanted it, but no
+    /// proof: an alarm stops every write of the cluster, and a slip of ours in following links must not.
     pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error @ StoreError::Corrupt { .. }) = &result {
+        if let Err(error @ StoreError::Corrupt { what, .. }) = &result
+            && *what != codec::MISSING
+        {
             self.corrupt.get_or_init(|| error.to_string().into());
         }
         result

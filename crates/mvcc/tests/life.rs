@@ -195,6 +195,9 @@ fn a_compaction_leaves_its_hash_if_asked_to() {
     assert_ne!(whole.hash, compacted.hash);
     while store.step(true).expect("step") {}
     assert_eq!(store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
+    let nothing = store.hash_kv(-3).expect("a hash of nothing");
+    assert_eq!((nothing.hash, nothing.hash_revision), (1_084_519_789, -3), "as etcd answers");
+    assert_eq!(store.corrupt(), None);
 }
 
 #[test]
