@@ -272,6 +272,9 @@ impl<'a> CurrentRef<'a> {
     }
 }
 
+/// What is wrong with a record that is not there.
+pub(crate) const MISSING: &str = "missing";
+
 pub(crate) fn corrupt(table: Table, engine_key: &[u8], what: &'static str) -> StoreError {
     let record = match (table, Revision::from_bytes(engine_key)) {
         (Table::History, Some(revision)) => revision.to_string(),

@@ -11,7 +11,8 @@ use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::{HashKv, Hasher};
 use crate::keys::{self, EngineKey};
-use crate::store::{Durable, Inner, Work};
+use crate::shared::Inner;
+use crate::store::{Durable, Work};
 use crate::tables::{Meta, put_row};
 use crate::view::ViewState;
 

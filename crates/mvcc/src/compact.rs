@@ -16,7 +16,8 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::hash::{HashKv, Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
-use crate::store::{Durable, Inner, Work};
+use crate::shared::Inner;
+use crate::store::{Durable, Work};
 use crate::tables;
 use crate::view::Reader;
 
@@ -136,7 +137,7 @@ impl Inner {
         let (done, waiting) = core.when_compacted.drain(..).partition(|(revision, _)| *revision <= bound);
         core.when_compacted = waiting;
         drop(core);
-        let done: Vec<(i64, crate::store::WhenCompacted)> = done;
+        let done: Vec<(i64, crate::shared::WhenCompacted)> = done;
         for (_, call) in done {
             call();
         }

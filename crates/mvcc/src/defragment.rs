@@ -20,7 +20,8 @@ use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::keys::EngineKey;
 use crate::salvage::{append, copy, read_chunk, room_needed};
-use crate::store::{Durable, Inner, Store, Work};
+use crate::shared::Inner;
+use crate::store::{Durable, Store, Work};
 use crate::view::ViewState;
 
 /// Main revisions that may be left to copy while commits wait: some milliseconds.
@@ -106,7 +107,7 @@ fn catch_up(old: &dyn Engine, new: &dyn Engine, from: Revision, to: i64) -> Resu
             let record = codec::decode_history(key, value)?;
             let engine_key = EngineKey::of(record.key);
             let engine_key = engine_key.bytes();
-            let lost = || codec::corrupt(Table::Current, engine_key, "missing");
+            let lost = || codec::corrupt(Table::Current, engine_key, codec::MISSING);
             let current = txn.get(Table::Current, engine_key)?.ok_or_else(lost)?;
             codec::decode_current(engine_key, current)?;
             newest.insert(engine_key.to_vec(), current.to_vec());

@@ -39,6 +39,9 @@ pub struct HashKv {
     pub hash_revision: i64,
 }
 
+/// What etcd calls its table of records; its hash begins with the name.
+const BUCKET: &[u8] = b"key";
+
 impl Store {
     /// The hash of everything up to main revision `revision`; 0: up to the newest.
     ///
@@ -59,6 +62,11 @@ impl Store {
         }
         if revision > current {
             return Err(StoreError::FutureRevision { asked: revision, current });
+        }
+        if revision < 0 {
+            // Below everything: etcd answers with the hash of nothing.
+            let hash = crc32c::crc32c(BUCKET);
+            return Ok(HashKv { hash, compact_revision: floor, hash_revision: revision });
         }
         let revision = if revision == 0 { current } else { revision };
         let mut hasher = Hasher::new(floor, revision, finished);
@@ -123,7 +131,7 @@ impl Hasher {
             replaced: HashSet::new(),
             keeps_any: false,
             keeps_tombstones: false,
-            crc: crc32c::crc32c(b"key"),
+            crc: crc32c::crc32c(BUCKET),
             bytes: Vec::with_capacity(1024),
         }
     }

@@ -40,6 +40,7 @@ mod keys;
 mod record;
 mod salvage;
 mod scan;
+mod shared;
 mod store;
 mod tables;
 mod view;

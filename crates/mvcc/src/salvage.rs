@@ -154,7 +154,7 @@ fn check_history(txn: &dyn ReadTxn, meta: &Meta, key: &[u8], value: &[u8]) -> Re
     }
     let previous = record.previous.to_bytes();
     if record.previous.main > meta.compact_revision().max(0) && txn.get(Table::History, &previous)?.is_none() {
-        return Err(codec::corrupt(Table::History, &previous, "missing"));
+        return Err(codec::corrupt(Table::History, &previous, codec::MISSING));
     }
     let engine_key = EngineKey::of(record.key);
     let engine_key = engine_key.bytes();
@@ -163,14 +163,14 @@ fn check_history(txn: &dyn ReadTxn, meta: &Meta, key: &[u8], value: &[u8]) -> Re
     match newest {
         Some(newest) if newest.revision >= record.revision => Ok(()),
         Some(_) => Err(codec::corrupt(Table::Current, engine_key, "is older than history")),
-        None => Err(codec::corrupt(Table::Current, engine_key, "missing")),
+        None => Err(codec::corrupt(Table::Current, engine_key, codec::MISSING)),
     }
 }
 
 fn check_current(txn: &dyn ReadTxn, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     let current = codec::decode_current(key, value)?;
     let at = current.revision.to_bytes();
-    let bytes = txn.get(Table::History, &at)?.ok_or_else(|| codec::corrupt(Table::History, &at, "missing"))?;
+    let bytes = txn.get(Table::History, &at)?.ok_or_else(|| codec::corrupt(Table::History, &at, codec::MISSING))?;
     let history = codec::decode_history(&at, bytes)?;
     let alike = current.with_value(current.value.unwrap_or(history.value));
     // The jump is known to history alone.

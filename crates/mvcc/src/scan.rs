@@ -100,7 +100,7 @@ impl<'t> Tables<'t> {
 }
 
 fn missing(revision: Revision) -> StoreError {
-    codec::corrupt(Table::History, &revision.to_bytes(), "missing")
+    codec::corrupt(Table::History, &revision.to_bytes(), codec::MISSING)
 }
 
 impl HistoryRef<'_> {

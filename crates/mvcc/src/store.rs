@@ -1,25 +1,21 @@
-//! The store as a whole: opening it, its handles, and what they share.
+//! The store as a whole: opening it, and its handles.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{LogIndex, Revision, Term};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::codec;
-use crate::commit::Committer;
-use crate::counts::Counts;
 use crate::error::StoreError;
-use crate::generation::Generation;
-use crate::hash::HashKv;
+use crate::shared::Inner;
 use crate::tables::{APP_PREFIX, Meta, SmallTable};
-use crate::view::{Floor, View, ViewState};
+use crate::view::View;
 use crate::writer::Writer;
 
 /// Bounds and paces. See `docs/decisions/001-store-engine.md` for the figures behind them.
@@ -123,19 +119,6 @@ pub struct StoreStats {
     pub overlay_bytes: u64,
 }
 
-/// The counters behind [`StoreStats`].
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub commits: AtomicU64,
-    pub committed_changes: AtomicU64,
-    pub stalls: AtomicU64,
-    pub commit_retries: AtomicU64,
-    pub history_visited: AtomicU64,
-    pub compaction_visited: AtomicU64,
-    pub compaction_deleted: AtomicU64,
-    pub counts_known: AtomicU64,
-}
-
 /// Work of the background that somebody may want to time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -153,187 +136,6 @@ pub trait Observer: Send + Sync {
     fn begin(&self, work: Work);
     /// It has ended, with success or not.
     fn end(&self, work: Work);
-}
-
-pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
-
-/// A hash of what a compaction leaves, and what it reads: by its floor it keeps later compactions from deleting that.
-pub(crate) struct HashDue {
-    /// The floor before.
-    pub floor: i64,
-    /// The compaction's bound.
-    pub bound: i64,
-    pub state: Arc<ViewState>,
-}
-
-/// What apply and the background share. Locked by apply for the length of one entry, by the background for an instant.
-pub(crate) struct Core {
-    /// The same as [`Inner::state`]; changed only under this lock.
-    pub state: Arc<ViewState>,
-    /// As of the last finished entry.
-    pub meta: Meta,
-    /// Size of the active generation.
-    pub size_bytes: usize,
-    /// Changes in the active generation.
-    pub changes: usize,
-    /// The active generation holds something that no commit has begun to write.
-    pub dirty: bool,
-    /// Commit the active generation without waiting for its age.
-    pub hurry: bool,
-    /// Floors below the newest that views may still hold.
-    pub old_floors: Vec<Weak<Floor>>,
-    /// The hash that is to be taken before anything else is deleted.
-    pub hash_due: Option<HashDue>,
-    /// Hashes of the last compactions.
-    pub hashes: VecDeque<HashKv>,
-    /// Who wants to know when deletions up to a revision are done.
-    pub when_compacted: Vec<(i64, WhenCompacted)>,
-    pub stop: bool,
-}
-
-impl Core {
-    /// Makes `bound` the logical floor for every view taken from now on.
-    pub fn raise_floor(&mut self, bound: i64, inner: &Inner) {
-        let completed = self.meta.finished == self.meta.scheduled;
-        let before = self.state.floor.compact_revision;
-        self.meta.scheduled = bound;
-        self.hurry = true;
-        self.old_floors.push(Arc::downgrade(&self.state.floor));
-        let floor = Arc::new(Floor { compact_revision: bound });
-        self.install(ViewState { floor, ..self.state.parts() }, inner);
-        // As in etcd, only if the one before is done with. A hash that is due thus never replaces another: the one
-        // before it is not done with until its own hash is there.
-        if completed && inner.options.compaction_hash {
-            self.hash_due = Some(HashDue { floor: before, bound, state: self.state.clone() });
-        }
-    }
-
-    pub fn install(&mut self, state: ViewState, inner: &Inner) {
-        self.state = Arc::new(state);
-        inner.state.store(self.state.clone());
-    }
-
-    /// Closes the active generation and begins another. No generation may be waiting.
-    pub fn seal(&mut self, inner: &Inner) {
-        assert!(self.state.sealed.is_none(), "two sealed generations");
-        let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
-        let sealed = Some(self.state.active.clone());
-        self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
-        self.size_bytes = 0;
-        self.changes = 0;
-        self.dirty = false;
-        self.hurry = false;
-    }
-
-    pub fn is_full(&self, options: &StoreOptions) -> bool {
-        self.changes >= options.gen_changes || self.size_bytes >= options.gen_bytes
-    }
-}
-
-/// Everything behind the handles.
-pub(crate) struct Inner {
-    pub options: StoreOptions,
-    /// What readers take; see [`Core::state`].
-    pub state: ArcSwap<ViewState>,
-    pub core: Mutex<Core>,
-    /// Signalled when a generation has been committed: apply may be waiting for room.
-    pub room: Condvar,
-    /// Signalled when there is background work.
-    pub wake: Condvar,
-    /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
-    pub committer: Mutex<Committer>,
-    /// Held for the length of a defragmentation.
-    pub defragmenting: Mutex<()>,
-    /// A defragmentation relies on history as it is.
-    pub compaction_paused: AtomicBool,
-    pub durable: Mutex<Durable>,
-    /// There is little room on the disk.
-    pub short_of_space: AtomicBool,
-    /// Why the store must not be used again.
-    pub failed: OnceLock<Arc<str>>,
-    /// The first record that failed its check.
-    pub corrupt: OnceLock<Arc<str>>,
-    pub file_bytes: AtomicU64,
-    pub in_use_bytes: AtomicU64,
-    pub counts: Counts,
-    pub observer: OnceLock<Arc<dyn Observer>>,
-    pub stats: Counters,
-}
-
-impl Inner {
-    /// What is committed to. Changes only while [`Inner::committer`] is held.
-    pub fn engine(&self) -> Arc<dyn Engine> {
-        self.state.load().engine.clone()
-    }
-
-    /// Passes `result` on, and remembers the first record that failed its check: whoever read it may not be the one who
-    /// can raise the alarm.
-    pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error @ StoreError::Corrupt { .. }) = &result {
-            self.corrupt.get_or_init(|| error.to_string().into());
-        }
-        result
-    }
-
-    /// Errs if the store has failed for good.
-    pub fn check(&self) -> Result<(), StoreError> {
-        match self.failed.get() {
-            Some(why) => Err(StoreError::Failed(why.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Does `work` under the eyes of the observer.
-    pub fn observed<T>(&self, work: Work, body: impl FnOnce() -> T) -> T {
-        let observer = self.observer.get();
-        if let Some(observer) = observer {
-            observer.begin(work);
-        }
-        let done = body();
-        if let Some(observer) = observer {
-            observer.end(work);
-        }
-        done
-    }
-
-    /// Waits until the active generation takes another entry.
-    pub fn wait_for_room(&self) -> MutexGuard<'_, Core> {
-        let mut core = self.core.lock();
-        let mut stalled = false;
-        // Once the store is closed nothing will make room, and what is applied is in the log.
-        let no_hope = |core: &Core| core.stop || self.failed.get().is_some();
-        while core.is_full(&self.options) && core.state.sealed.is_some() && !no_hope(&core) {
-            if !stalled {
-                stalled = true;
-                self.stats.stalls.fetch_add(1, Ordering::Relaxed);
-            }
-            if self.options.background {
-                self.room.wait(&mut core);
-            } else {
-                // Nobody else would do it. An error is kept in `failed`, or the next round tries again.
-                let _ = MutexGuard::unlocked(&mut core, || self.work(false));
-            }
-        }
-        core
-    }
-
-    /// Tells the background about a finished entry.
-    pub fn entry_finished(&self, core: &mut Core) {
-        let was_dirty = std::mem::replace(&mut core.dirty, true);
-        let full = core.is_full(&self.options);
-        if full && core.state.sealed.is_none() {
-            core.seal(self);
-        }
-        if full || core.hurry || !was_dirty {
-            self.wake.notify_one();
-        }
-    }
-
-    pub fn view(self: &Arc<Self>) -> View {
-        let state = self.state.load_full();
-        let revision = state.active.published();
-        View { inner: self.clone(), state, revision }
-    }
 }
 
 /// Ends the background thread with the last handle.
@@ -377,43 +179,7 @@ impl Store {
         let (meta, opened) = read_opened(&*engine)?;
         // The newest commit of the run before may not be on disk yet.
         engine.sync()?;
-        let durable = Durable { index: meta.applied, term: meta.term };
-        let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
-        let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
-        let state = Arc::new(ViewState { active, sealed: None, floor, engine });
-        let committer = Mutex::new(Committer::new(meta.clone()));
-        let core = Core {
-            state: state.clone(),
-            meta,
-            size_bytes: 0,
-            changes: 0,
-            dirty: false,
-            hurry: false,
-            old_floors: Vec::new(),
-            hash_due: None,
-            hashes: VecDeque::new(),
-            when_compacted: Vec::new(),
-            stop: false,
-        };
-        let inner = Arc::new(Inner {
-            options,
-            state: ArcSwap::new(state),
-            core: Mutex::new(core),
-            room: Condvar::new(),
-            wake: Condvar::new(),
-            committer,
-            defragmenting: Mutex::new(()),
-            compaction_paused: AtomicBool::new(false),
-            durable: Mutex::new(durable),
-            short_of_space: AtomicBool::new(false),
-            failed: OnceLock::new(),
-            corrupt: OnceLock::new(),
-            file_bytes: AtomicU64::new(0),
-            in_use_bytes: AtomicU64::new(0),
-            counts: Counts::default(),
-            observer: OnceLock::new(),
-            stats: Counters::default(),
-        });
+        let inner = Arc::new(Inner::new(engine, options, meta));
         inner.measure()?;
         inner.look_for_room();
         let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };

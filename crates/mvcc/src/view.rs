@@ -26,7 +26,7 @@ use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
 use crate::record::Record;
 use crate::scan::{Copier, CurrentWalk, Tables};
-use crate::store::Inner;
+use crate::shared::Inner;
 
 /// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use parking_lot::MutexGuard;
 
 use crate::error::StoreError;
 use crate::record::{Header, Record, Spine};
-use crate::store::{Core, Handle, Inner};
+use crate::shared::{Core, Inner};
+use crate::store::Handle;
 use crate::tables::SmallTable;
 use crate::view::{RangeOptions, RangeResult, Reader};
 

@@ -230,6 +230,9 @@ fn a_compaction_leaves_its_hash_when_it_has_finished() {
         assert_eq!(kept, finished.load(Ordering::Relaxed), "the hash is there when the compaction is done, not before");
     }
     assert_eq!(bench.store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
+    let nothing = bench.store.hash_kv(-3).expect("a hash of nothing");
+    assert_eq!((nothing.hash, nothing.hash_revision), (1_084_519_789, -3), "as etcd answers");
+    assert_eq!(bench.store.corrupt(), None);
 
     bench.put();
     bench.compact(4);

@@ -79,3 +79,24 @@ fn status_members_and_checksums() {
         let _: pb::HashResponse = client.unary("/etcdserverpb.Maintenance/Hash", &pb::HashRequest {}).await.unwrap();
     });
 }
+
+#[test]
+fn nothing_lies_below_a_negative_revision() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        let request = pb::HashKvRequest { revision: -3 };
+        let hash: pb::HashKvResponse = client.unary("/etcdserverpb.Maintenance/HashKV", &request).await.unwrap();
+        assert_eq!((hash.hash, hash.compact_revision, hash.hash_revision), (1_084_519_789, -1, -3));
+    });
+}
+
+#[test]
+fn the_stores_background_is_timed() {
+    serve(async |server| {
+        let store = milepost_api::Backend::reader(&*server.member).store();
+        tokio::task::spawn_blocking(move || store.defragment()).await.unwrap().unwrap();
+        let metrics = crate::support::request(server.doors.local_addrs()[0], "GET", "/metrics").await.body;
+        assert!(metrics.contains("\netcd_disk_backend_defrag_duration_seconds_count 1\n"), "{metrics}");
+        assert!(metrics.contains("\netcd_disk_defrag_inflight 0\n"));
+    });
+}
