@@ -233,7 +233,8 @@ pub trait WriteTxn {
     /// If the store refuses; the transaction must then be dropped.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError>;
 
-    /// Makes the changes visible, and durable as the crate's essay tells.
+    /// Makes the changes visible, and durable as the crate's essay tells. A transaction that changed nothing does nothing:
+    /// it does not make the commit before it durable either.
     ///
     /// # Errors
     /// Nothing has become visible. [`EngineError::is_retryable`] if nothing was lost either. Otherwise a sync failed: the

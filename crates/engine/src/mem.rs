@@ -247,7 +247,9 @@ impl WriteTxn for MemWrite<'_> {
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
         let there = self.get(table, key)?.is_some();
-        self.staged.insert((table, key.to_vec()), None);
+        if there {
+            self.staged.insert((table, key.to_vec()), None);
+        }
         Ok(there)
     }
 
@@ -260,6 +262,10 @@ impl WriteTxn for MemWrite<'_> {
         if take_one(&engine.unwritten_commits) {
             let source = heed::Error::Io(std::io::ErrorKind::StorageFull.into());
             return Err(EngineError::NotWritten { path: "memory".into(), source });
+        }
+        // As LMDB: what changes nothing is not written, and syncs nothing.
+        if staged.is_empty() {
+            return Ok(());
         }
         let mut shared = engine.state.write();
         let state = Arc::make_mut(&mut shared);

@@ -57,7 +57,10 @@ impl Inner {
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
         let deleted = self.observed(Work::CompactionStep, || self.delete(&step, bound))?;
-        *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
+        // A step that found nothing to delete wrote nothing, so it synced nothing.
+        if deleted > 0 || step.last.is_none() {
+            *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
+        }
         self.stats.compaction_visited.fetch_add(step.visited, Ordering::Relaxed);
         self.stats.compaction_deleted.fetch_add(deleted, Ordering::Relaxed);
         committer.resume = step.last.map(|last| Revision::new(last.main, last.sub + 1));

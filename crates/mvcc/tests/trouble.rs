@@ -46,6 +46,28 @@ fn a_commit_without_room_is_kept_and_tried_again() {
 }
 
 #[test]
+fn a_compaction_step_that_deletes_nothing_makes_nothing_durable() {
+    let engine = Arc::new(MemEngine::new());
+    let options = StoreOptions { background: false, compaction_batch: 2, ..StoreOptions::default() };
+    let (store, mut writer, _) = Store::open(engine.clone(), options).expect("open");
+    for (index, key) in (1..).zip(["a", "b", "c", "d"]) {
+        put(&mut writer, index, key).expect("put");
+    }
+    let mut change = writer.begin(LogIndex(5), Term(1));
+    change.compact(5).expect("compact");
+    change.finish().expect("finish");
+    let mut steps = 0;
+    while store.step(true).expect("step") {
+        steps += 1;
+        let left = Arc::new(engine.crash(false));
+        let (_, _, opened) = Store::open(left, StoreOptions::default()).expect("open what a power cut leaves");
+        assert!(store.durable().index <= opened.applied, "step {steps}");
+    }
+    assert!(steps > 2, "{steps} steps");
+    assert_eq!(store.durable().index, LogIndex(5));
+}
+
+#[test]
 fn a_commit_out_of_the_reserve_says_that_space_is_low() {
     let engine = Arc::new(MemEngine::new());
     let (store, mut writer) = open(&engine, 10);
