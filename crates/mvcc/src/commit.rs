@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use milepost_engine::{EngineError, Room, Table, WriteTxn};
+use milepost_engine::{Engine, EngineError, Room, Table, WriteTxn};
 
 use crate::codec;
 use crate::error::StoreError;
@@ -155,6 +155,11 @@ impl Inner {
         self.make_room(0);
     }
 
+    /// Begins an engine transaction. It cannot be begun only once the engine is broken: trying again would be for ever.
+    pub(crate) fn begin<'e>(&self, engine: &'e dyn Engine) -> Result<Box<dyn WriteTxn + 'e>, StoreError> {
+        engine.write().map_err(|error| self.fail(&format!("no commit can begin: {error}")))
+    }
+
     /// Ends an engine transaction. On an error its work is kept for another try, unless unknown bytes are on the disk:
     /// then the store has failed for good.
     pub(crate) fn end(&self, txn: Box<dyn WriteTxn + '_>) -> Result<(), StoreError> {
@@ -172,7 +177,7 @@ impl Inner {
     /// Writes a generation in one engine transaction.
     fn commit(&self, generation: &Generation) -> Result<(), StoreError> {
         let engine = self.engine();
-        let mut txn = engine.write()?;
+        let mut txn = self.begin(&*engine)?;
         let mut buffer = Vec::with_capacity(4096);
         for record in generation.log().iter() {
             codec::encode_history(record, &mut buffer);

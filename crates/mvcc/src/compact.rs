@@ -75,7 +75,7 @@ impl Inner {
     /// Deletes what a step found, in one engine transaction.
     fn delete(&self, step: &Step, bound: i64) -> Result<u64, StoreError> {
         let engine = self.engine();
-        let mut txn = engine.write()?;
+        let mut txn = self.begin(&*engine)?;
         let deleted = delete(step, &mut *txn)?;
         if step.last.is_none() {
             tables::write_finished(bound, &mut *txn)?;

@@ -55,9 +55,8 @@ impl Inner {
     fn copy_and_switch(&self) -> Result<(), StoreError> {
         let old = self.engine();
         let new = old.successor()?;
-        let filled = self.fill(&*old, &*new);
-        let switched = filled.and_then(|next| self.switch(&*old, &new, next));
-        switched.inspect_err(|_| new.retire())
+        let next = self.fill(&*old, &*new).inspect_err(|_| new.retire())?;
+        self.switch(&*old, &new, next)
     }
 
     /// Copies everything that is committed, all but the last few revisions; answers with the first that is missing.
@@ -80,13 +79,8 @@ impl Inner {
     /// Copies the rest and lets the copy take the place of `old`.
     fn switch(&self, old: &dyn Engine, new: &Arc<dyn Engine>, next: Revision) -> Result<(), StoreError> {
         let committer: &Committer = &self.committer.lock();
-        catch_up(old, &**new, next, committer.committed.revision)?;
-        for table in Table::ALL {
-            if !matches!(table, Table::History | Table::Current) {
-                copy(old, table, Bound::Unbounded, &mut check, &mut |chunk| append(&**new, table, chunk))?;
-            }
-        }
-        new.sync()?;
+        copy_rest(old, &**new, next, committer.committed.revision).inspect_err(|_| new.retire())?;
+        // From here on the copy may be what the next start opens: its files stay, whatever fails.
         // If this fails the next start may open either, and only one of them will hold what is committed from here on.
         old.give_way().map_err(|error| self.fail(&format!("switch to the defragmented store failed: {error}")))?;
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
@@ -96,6 +90,17 @@ impl Inner {
         drop(core);
         self.measure()
     }
+}
+
+/// Copies what [`Inner::fill`] has left, and syncs the copy. Nothing is committed meanwhile.
+fn copy_rest(old: &dyn Engine, new: &dyn Engine, next: Revision, newest: i64) -> Result<(), StoreError> {
+    catch_up(old, new, next, newest)?;
+    for table in Table::ALL {
+        if !matches!(table, Table::History | Table::Current) {
+            copy(old, table, Bound::Unbounded, &mut check, &mut |chunk| append(new, table, chunk))?;
+        }
+    }
+    Ok(new.sync()?)
 }
 
 /// Copies the revisions from `from` up to main revision `to`, and with them the newest records of their keys.

@@ -45,8 +45,9 @@ pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
 /// As [`verify`]: then the store has to be rebuilt from a peer or a snapshot. Or the engine's.
 pub fn rescue(suspect: &dyn Engine) -> Result<Arc<dyn Engine>, StoreError> {
     let sound = suspect.successor()?;
-    let moved = salvage(suspect, &*sound).and_then(|_| Ok(suspect.give_way()?));
-    moved.inspect_err(|_| sound.retire())?;
+    salvage(suspect, &*sound).inspect_err(|_| sound.retire())?;
+    // From here on the copy may be what the next start opens: its files stay, whatever fails.
+    suspect.give_way()?;
     Ok(sound)
 }
 

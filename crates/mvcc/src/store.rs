@@ -178,7 +178,7 @@ impl Store {
     pub fn open(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<(Self, Writer, Opened), StoreError> {
         let (meta, opened) = read_opened(&*engine)?;
         // The newest commit of the run before may not be on disk yet.
-        engine.sync()?;
+        engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;
         let inner = Arc::new(Inner::new(engine, options, meta));
         inner.measure()?;
         inner.look_for_room();

@@ -105,6 +105,14 @@ fn after_a_failed_sync_too() {
 }
 
 #[test]
+fn after_a_failed_sync_at_start_the_next_start_knows() {
+    let engine = Arc::new(MemEngine::new());
+    engine.fail_syncs(1);
+    assert!(Store::open(engine.clone(), StoreOptions::default()).is_err());
+    assert!(engine.condemned().is_some());
+}
+
+#[test]
 fn a_damaged_record_fails_the_reads_that_meet_it_and_names_itself() {
     for bit in [0, 40, 77] {
         let engine = Arc::new(MemEngine::new());
@@ -235,4 +243,25 @@ fn a_suspect_store_is_rescued_into_its_successor() {
     assert_eq!((opened.applied, keys(&store)), (LogIndex(1), 1));
     drop((suspect, store, writer));
     assert!(LmdbEngine::open_current(directory(), lmdb).is_ok(), "no longer suspect");
+}
+
+#[test]
+fn a_switch_that_fails_half_way_leaves_both_stores() {
+    let dir = tempfile::tempdir().expect("directory");
+    let directory = || Arc::new(StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory"));
+    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let options = StoreOptions { background: false, ..StoreOptions::default() };
+    let engine = Arc::new(LmdbEngine::open_current(directory(), lmdb).expect("engine"));
+    let (store, mut writer, _) = Store::open(engine, options.clone()).expect("open");
+    put(&mut writer, 1, "a").expect("put");
+    store.force_sync().expect("sync");
+    // It cannot be removed as a file; that is tried when CURRENT names the copy already.
+    let suspect = dir.path().join("SUSPECT");
+    std::fs::create_dir(&suspect).expect("directory");
+    assert!(matches!(store.defragment(), Err(StoreError::Failed(_))));
+    drop((store, writer));
+    std::fs::remove_dir(&suspect).expect("remove");
+    let engine = Arc::new(LmdbEngine::open_current(directory(), lmdb).expect("what CURRENT names"));
+    let (store, _writer, opened) = Store::open(engine, options).expect("open");
+    assert_eq!((opened.applied, keys(&store)), (LogIndex(1), 1));
 }
