@@ -182,6 +182,16 @@ impl WalError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
     }
+
+    /// Did the disk, or this user's share of it, have no room for what was tried?
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Disk { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
 }
 
 /// Is this the kernel's way to say that the disk, or this user's share of it, is full?

@@ -55,8 +55,13 @@ pub fn write(disk: &dyn Disk, dir: &Path, snapshot: &raftpb::Snapshot) -> Result
     let temporary = dir.join(format!("tmp{}", file_name(term, index)));
     let mut file =
         disk.open(&temporary, Open::CreateOrTruncate).map_err(|error| WalError::disk("create", &temporary, error))?;
-    file.write_at(&bytes, 0).map_err(|error| WalError::disk("write", &temporary, error))?;
-    file.sync_all().map_err(|error| WalError::disk("sync", &temporary, error))?;
+    let written = file.write_at(&bytes, 0).map_err(|error| WalError::disk("write", &temporary, error));
+    let synced = written.and_then(|()| file.sync_all().map_err(|error| WalError::disk("sync", &temporary, error)));
+    if let Err(error) = synced {
+        // On a full disk it would only be in the way; if it stays, the next purge takes it.
+        let _ = disk.remove_file(&temporary);
+        return Err(error);
+    }
     disk.rename(&temporary, &path).map_err(|error| WalError::disk("rename into place", &path, error))?;
     disk.sync_dir(dir).map_err(|error| WalError::disk("sync", dir, error))?;
     Ok(path)

@@ -65,7 +65,7 @@ impl Keeper {
                 Ok(durable) => durable,
                 // No room: the store keeps its work and tries again, and the log is kept as long.
                 Err(error) if self.shared.store.failed().is_none() => {
-                    self.shared.log.warn("no snapshot point could be made", &[("error", error.to_string().into())]);
+                    self.put_off(&error);
                     return Ok(());
                 }
                 Err(error) => return Err(error.to_string()),
@@ -83,7 +83,14 @@ impl Keeper {
         };
         let snapshot = raftpb::Snapshot { data: Some(membership.v2_json.into()), metadata: Some(metadata) };
         let start = self.shared.now();
-        snap::write(&*self.disk, &self.snap_dir, &snapshot).map_err(|error| error.to_string())?;
+        match snap::write(&*self.disk, &self.snap_dir, &snapshot) {
+            Ok(_) => {}
+            Err(error) if error.is_for_want_of_room() => {
+                self.put_off(&error);
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
         self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
         let keep_from = index.saturating_sub(CATCH_UP_ENTRIES);
         if !self.mark(index, term, membership.conf_state, keep_from)? {
@@ -99,7 +106,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// False if the node stops.
+    /// The disk is full. What was tried can wait: the log is kept as long, and the next point is as good.
+    fn put_off(&self, error: &dyn std::fmt::Display) {
+        self.shared.log.warn("no snapshot point could be made", &[("error", error.to_string().into())]);
+    }
+
+    /// False if the node stops, or if there is no room.
     fn mark(&self, index: u64, term: u64, conf_state: raftpb::ConfState, keep_from: u64) -> Result<bool, String> {
         let (done, answer) = sync_channel(1);
         let mark = SnapshotMark { index: LogIndex(index), term: Term(term), conf_state };
@@ -108,7 +120,12 @@ impl Keeper {
             return Ok(false);
         }
         match answer.recv() {
-            Ok(result) => result.map(|()| true).map_err(|error| error.to_string()),
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) if error.is_retryable() => {
+                self.put_off(&error);
+                Ok(false)
+            }
+            Ok(Err(error)) => Err(error.to_string()),
             // The log thread ended before it came to this.
             Err(_) => Ok(false),
         }
