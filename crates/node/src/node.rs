@@ -285,6 +285,8 @@ impl Inner {
         let Threads { raft, log, apply, keeper, lock } = threads;
         // A thread that panicked has said so; the others' ends are still to be waited for.
         let ends = [raft.join().is_ok(), log.join().is_ok(), keeper.join().is_ok()];
+        // Before apply is waited for: it may be waiting for room in a store whose disk is full.
+        self.shared.store.clone().close();
         if let Ok(machine) = apply.join() {
             machine.into_writer().stop();
         }
@@ -292,7 +294,6 @@ impl Inner {
             self.shared.log.error("a thread of the node had panicked", &[]);
         }
         self.shared.hub.stop();
-        self.shared.store.clone().close();
         drop(lock);
     }
 }

@@ -1,6 +1,6 @@
 //! Starts that must not happen.
 
-use crate::world::{Home, PATIENCE, answers, ask, put, reply, waiter};
+use crate::world::{Home, PATIENCE, answers, ask, encode, put, reply, waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_env::Disk;
 use milepost_node::{Completion, GuardError, NodeError, StartError, StopReason};
@@ -128,6 +128,48 @@ fn a_full_disk_raises_the_alarm() {
         assert!(matches!(answer, Completion::Reply(_)), "{answer:?}, {:?}", node.stopped());
     }
     assert_eq!(node.stopped(), None);
+}
+
+/// Snapshot points need room for a file of their own: on a full disk they wait, and the member stays up.
+#[test]
+fn a_full_disk_puts_snapshot_points_off() {
+    let mut home = Home::new();
+    home.config.snapshot_count = 10;
+    let node = home.ready();
+    let start = std::time::Instant::now();
+    for (capacity, line) in [(Some(0), "no snapshot point could be made"), (None, "saved snapshot to disk")] {
+        home.disk.set_capacity(capacity);
+        while !home.lines.has(line) {
+            assert!(start.elapsed() < PATIENCE, "{:#?}", home.lines.all());
+            reply(&node, put("a", "b")).expect("applied");
+        }
+    }
+    assert_eq!(node.stopped(), None);
+}
+
+/// Apply waits for room in the store; a stop does not wait for it.
+#[test]
+fn a_full_disk_does_not_keep_a_member_from_stopping() {
+    let mut home = Home::new();
+    home.store.gen_changes = 1;
+    let node = home.ready();
+    home.engine.fill_disk(u64::MAX);
+    let (sink, _answers) = answers();
+    for ticket in 0..4 {
+        let id = node.next_request_id();
+        node.propose(id, encode(id, put("a", "b")), waiter(&sink, ticket));
+    }
+    let start = std::time::Instant::now();
+    while node.store().stats().overlay_changes < 2 {
+        assert!(start.elapsed() < PATIENCE, "the store never filled up");
+        std::thread::yield_now();
+    }
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        node.stop();
+        ended.send(())
+    });
+    end.recv_timeout(PATIENCE).expect("it stops");
 }
 
 /// One of three members, alone: nobody can lead. Requests wait for a leader, but not for ever.

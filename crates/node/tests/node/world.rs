@@ -51,6 +51,7 @@ pub struct Home {
     pub engine: Arc<MemEngine>,
     pub lines: Arc<Lines>,
     pub config: NodeConfig,
+    pub store: StoreOptions,
 }
 
 impl Home {
@@ -58,16 +59,22 @@ impl Home {
         let lines = Arc::new(Lines::default());
         let mut config = NodeConfig::new("default", PathBuf::from("/data"), Arc::clone(&lines) as Arc<dyn Log>);
         config.heartbeat = Duration::from_millis(10);
-        Self { disk: SimDisk::new(1), engine: Arc::new(MemEngine::new()), lines, config }
+        Self {
+            disk: SimDisk::new(1),
+            engine: Arc::new(MemEngine::new()),
+            lines,
+            config,
+            store: StoreOptions::default(),
+        }
     }
 
     pub fn start(&self) -> Result<Node, StartError> {
-        let engine = Arc::clone(&self.engine);
+        let (engine, store) = (Arc::clone(&self.engine), self.store.clone());
         let world = World {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(OsClock),
             letters: Box::new(NoLetters),
-            open_store: Box::new(move |_| Store::open(engine, StoreOptions::default())),
+            open_store: Box::new(move |_| Store::open(engine, store)),
         };
         Node::start(&self.config, world)
     }
