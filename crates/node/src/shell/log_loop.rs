@@ -49,8 +49,8 @@ impl LogLoop {
         while shared.to_log.take(&mut jobs, None) {
             if let Err(error) = self.batch(&mut jobs) {
                 shared.broken(error);
-                // The queue is closed now. Whoever waits for a job in it learns that nobody will do it.
-                shared.to_log.take(&mut jobs, None);
+                // The keeper may wait for a job that came meanwhile.
+                shared.to_log.abandon();
                 return;
             }
         }
