@@ -102,7 +102,7 @@ impl Doors {
             per_door.iter_mut().zip(bound).for_each(|(door, listener)| door.push(listener));
         }
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(DoorMetrics::new())).collect();
-        let page = Arc::new(Page::new(&config, metrics.clone()));
+        let page = Arc::new(Page::new(&config, &*backend, metrics.clone()));
         let config = Arc::new(config);
         let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
         let (stop, stopped) = watch::channel(None);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
+use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
 
 use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
 
@@ -133,6 +133,13 @@ fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> 
     move |source| EngineError::Lmdb { path, action, source }
 }
 
+/// Pages at the start of the file that say which of the others count.
+const META_PAGES: u64 = 2;
+
+fn pages_of(stat: &DatabaseStat) -> u64 {
+    (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64
+}
+
 fn open_tables(env: &Env<WithTls>) -> Result<[Db; Table::ALL.len()], heed::Error> {
     let wtxn = env.write_txn()?;
     let opened = env.create_databases_and_commit(wtxn, |opener, wtxn| -> Result<_, heed::Error> {
@@ -164,12 +171,12 @@ impl Engine for LmdbEngine {
     fn sizes(&self) -> Result<EngineSizes, EngineError> {
         let file = self.env.real_disk_size().map_err(self.error("stat"))?;
         let txn = self.env.read_txn().map_err(self.error("begin read"))?;
-        let mut in_use = 0;
+        let names = self.env.unnamed_database_stat();
+        let mut pages = META_PAGES + pages_of(&names);
         for table in &self.tables {
-            let stat = table.stat(&txn).map_err(self.error("stat table"))?;
-            in_use += (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * u64::from(stat.page_size);
+            pages += pages_of(&table.stat(&txn).map_err(self.error("stat table"))?);
         }
-        Ok(EngineSizes { file, in_use })
+        Ok(EngineSizes { file, in_use: pages * u64::from(names.page_size) })
     }
 
     fn reserve(&self, bytes: u64) -> Room {

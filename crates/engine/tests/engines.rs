@@ -107,6 +107,7 @@ fn sizes_tell_live_data_from_the_file() {
     let dir = tempfile::tempdir().expect("directory");
     let engine = open(&dir.path().join("store"));
     let empty = engine.sizes().expect("sizes");
+    assert!(empty.in_use > 0 && empty.in_use <= empty.file, "{empty:?}");
     for delete in [false, true] {
         let mut txn = engine.write().expect("write");
         for key in 0..1000_u32 {

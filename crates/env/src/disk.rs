@@ -81,6 +81,12 @@ pub trait File: Send {
     /// bytes not synced yet stay cached. A hint on file systems without such a call.
     fn forget_cached(&mut self) -> io::Result<()>;
 
+    /// From here on everything reads as zeros: spares reading what was reserved and never written. A file system that
+    /// keeps no account of that says the length. Cached pages may count as written, so ask before reading.
+    fn data_end(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 
 use crate::disk::{Disk, File, Lock, Open};
 
@@ -133,6 +133,25 @@ impl File for OsFile {
             Ok(()) | Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn data_end(&self) -> io::Result<u64> {
+        let len = self.len()?;
+        let mut end = 0;
+        while end < len {
+            // Moves the file's own position, which nothing here goes by.
+            let hole = rustix::fs::seek(&self.0, SeekFrom::Data(end))
+                .and_then(|data| rustix::fs::seek(&self.0, SeekFrom::Hole(data)));
+            match hole {
+                Ok(hole) if hole > end => end = hole,
+                Err(rustix::io::Errno::NXIO) => return Ok(end),
+                Ok(_) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                    return Ok(len);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(len)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -82,6 +82,10 @@ impl File for UnsyncedFile {
         self.0.forget_cached()
     }
 
+    fn data_end(&self) -> io::Result<u64> {
+        self.0.data_end()
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

@@ -55,3 +55,23 @@ fn nobody_else_may_read_them() {
     assert_eq!(std::fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(std::fs::metadata(inner.join("f")).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn what_was_never_written_need_not_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = OsDisk.open(&dir.path().join("f"), Open::Create).unwrap();
+    assert_eq!(file.data_end().unwrap(), 0);
+    let len = 64 << 20;
+    file.allocate(0, len).unwrap();
+    // Behind a stretch that was never written: it is the last byte that counts, not the first hole.
+    for at in [0, 33 << 20, len - 1] {
+        file.write_at(b"x", at).unwrap();
+        for synced in [false, true] {
+            // A file system may know less than all, never more.
+            let end = file.data_end().unwrap();
+            assert!(at < end && end <= len, "{at} {end} synced {synced}");
+            file.sync_all().unwrap();
+            file.forget_cached().unwrap();
+        }
+    }
+}

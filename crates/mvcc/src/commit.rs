@@ -9,7 +9,7 @@ use milepost_engine::{EngineError, Room, Table, WriteTxn};
 use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
-use crate::hash::Hasher;
+use crate::hash::{HashKv, Hasher};
 use crate::keys::{self, EngineKey};
 use crate::shared::Inner;
 use crate::store::{Durable, Work};
@@ -24,6 +24,8 @@ pub(crate) struct Committer {
     pub resume: Option<milepost_types::Revision>,
     /// The hash being taken before the compaction that is due, and what it reads.
     pub hasher: Option<(Hasher, Arc<ViewState>)>,
+    /// The hash that was taken, for readers to find when the compaction has finished.
+    pub hashed: Option<HashKv>,
 }
 
 /// What the background thread does next.
@@ -36,7 +38,7 @@ enum Errand {
 
 impl Committer {
     pub fn new(committed: Meta) -> Self {
-        Self { committed, resume: None, hasher: None }
+        Self { committed, resume: None, hasher: None, hashed: None }
     }
 }
 

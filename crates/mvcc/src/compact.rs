@@ -14,7 +14,7 @@ use milepost_types::Revision;
 use crate::codec;
 use crate::commit::Committer;
 use crate::error::StoreError;
-use crate::hash::{Hasher, KEPT_HASHES};
+use crate::hash::{HashKv, Hasher, KEPT_HASHES};
 use crate::keys::EngineKey;
 use crate::shared::Inner;
 use crate::store::{Durable, Work};
@@ -47,13 +47,13 @@ impl Inner {
         if bound <= committer.committed.finished || self.compaction_paused.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        if self.hash_some(committer, bound)? {
+        if self.hash_some(committer)? {
             return Ok(true);
         }
         if self.is_pinned() {
             return Ok(false);
         }
-        let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished, 0));
+        let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished.max(0), 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
         let deleted = self.observed(Work::CompactionStep, || self.delete(&step, bound))?;
@@ -63,7 +63,7 @@ impl Inner {
         committer.resume = step.last.map(|last| Revision::new(last.main, last.sub + 1));
         if step.last.is_none() {
             committer.committed.finished = bound;
-            self.compacted(bound);
+            self.compacted(bound, committer.hashed.take());
             self.measure()?;
         }
         Ok(true)
@@ -81,28 +81,16 @@ impl Inner {
         Ok(deleted)
     }
 
-    /// Goes on with the hash that is to be taken before the compaction to `bound` deletes anything. False: none is.
-    fn hash_some(&self, committer: &mut Committer, bound: i64) -> Result<bool, StoreError> {
-        // A newer compaction overtook the one being hashed, which now never finishes by itself.
-        committer.hasher.take_if(|(hasher, _)| hasher.done().hash_revision != bound);
+    /// Goes on with the hash that is due before anything more is deleted. False: none is.
+    fn hash_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         if committer.hasher.is_none() {
-            let mut core = self.core.lock();
-            if core.meta.scheduled != bound || !self.options.compaction_hash {
-                return Ok(false);
-            }
-            let Some(floor) = core.hash_from.take() else { return Ok(false) };
-            drop(core);
-            committer.hasher = Some((Hasher::of_compaction(floor, bound), self.state.load_full()));
+            let Some(due) = self.core.lock().hash_due.take() else { return Ok(false) };
+            committer.hasher = Some((Hasher::of_compaction(due.floor, due.bound), due.state));
         }
         let Some((hasher, state)) = &mut committer.hasher else { return Ok(false) };
         if hasher.step(&Reader { inner: self, state })? {
-            let hash = hasher.done();
+            committer.hashed = Some(hasher.done());
             committer.hasher = None;
-            let mut core = self.core.lock();
-            core.hashes.push_back(hash);
-            if core.hashes.len() > KEPT_HASHES {
-                core.hashes.pop_front();
-            }
         }
         Ok(true)
     }
@@ -137,9 +125,15 @@ impl Inner {
         Ok(step)
     }
 
-    fn compacted(&self, bound: i64) {
+    /// Tells that the deletions of the compaction to `bound` are done, and of `hash`, what one up to it leaves. Both at
+    /// once: who sees the hash may compact again, and that compaction's hash is kept only if this one counts as done.
+    fn compacted(&self, bound: i64, hash: Option<HashKv>) {
         let mut core = self.core.lock();
         core.meta.finished = bound;
+        core.hashes.extend(hash);
+        if core.hashes.len() > KEPT_HASHES {
+            core.hashes.pop_front();
+        }
         let (done, waiting) = core.when_compacted.drain(..).partition(|(revision, _)| *revision <= bound);
         core.when_compacted = waiting;
         drop(core);

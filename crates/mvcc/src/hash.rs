@@ -120,7 +120,7 @@ impl Hasher {
     /// Begins the hash up to main revision `revision` over a history compacted to `floor`, of which the deletions up to
     /// `finished` are done.
     pub fn new(floor: i64, revision: i64, finished: i64) -> Self {
-        let next = Revision::new(finished, 0);
+        let next = Revision::new(finished.max(0), 0);
         Self {
             floor,
             revision,

@@ -33,6 +33,15 @@ pub(crate) struct Counters {
 
 pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
 
+/// A hash of what a compaction leaves, and what it reads: by its floor it keeps later compactions from deleting that.
+pub(crate) struct HashDue {
+    /// The floor before.
+    pub floor: i64,
+    /// The compaction's bound.
+    pub bound: i64,
+    pub state: Arc<ViewState>,
+}
+
 /// What apply and the background share. Locked by apply for the length of one entry, by the background for an instant.
 pub(crate) struct Core {
     /// The same as [`Inner::state`]; changed only under this lock.
@@ -49,8 +58,8 @@ pub(crate) struct Core {
     pub hurry: bool,
     /// Floors below the newest that views may still hold.
     pub old_floors: Vec<Weak<Floor>>,
-    /// The floor before the newest, if a hash of the compaction to the newest may be kept: the one before had finished.
-    pub hash_from: Option<i64>,
+    /// The hash that is to be taken before anything else is deleted.
+    pub hash_due: Option<HashDue>,
     /// Hashes of the last compactions.
     pub hashes: VecDeque<HashKv>,
     /// Who wants to know when deletions up to a revision are done.
@@ -62,12 +71,17 @@ impl Core {
     /// Makes `bound` the logical floor for every view taken from now on.
     pub fn raise_floor(&mut self, bound: i64, inner: &Inner) {
         let completed = self.meta.finished == self.meta.scheduled;
-        self.hash_from = completed.then_some(self.state.floor.compact_revision);
+        let before = self.state.floor.compact_revision;
         self.meta.scheduled = bound;
         self.hurry = true;
         self.old_floors.push(Arc::downgrade(&self.state.floor));
         let floor = Arc::new(Floor { compact_revision: bound });
         self.install(ViewState { floor, ..self.state.parts() }, inner);
+        // As in etcd, only if the one before is done with. A hash that is due thus never replaces another: the one
+        // before it is not done with until its own hash is there.
+        if completed && inner.options.compaction_hash {
+            self.hash_due = Some(HashDue { floor: before, bound, state: self.state.clone() });
+        }
     }
 
     pub fn install(&mut self, state: ViewState, inner: &Inner) {
@@ -138,7 +152,7 @@ impl Inner {
             dirty: false,
             hurry: false,
             old_floors: Vec::new(),
-            hash_from: None,
+            hash_due: None,
             hashes: VecDeque::new(),
             when_compacted: Vec::new(),
             stop: false,

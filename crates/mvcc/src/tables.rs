@@ -72,23 +72,28 @@ const SCHEDULED_KEY: &[u8] = b"compact/scheduled";
 const FINISHED_KEY: &[u8] = b"compact/finished";
 
 /// What the store remembers about itself, committed with every generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub applied: LogIndex,
     pub term: Term,
     /// Newest main revision; 0 in an empty store.
     pub revision: i64,
-    /// Bound of the newest compaction asked for; 0: none ever.
+    /// Bound of the newest compaction asked for; -1: none ever. 0 is a bound like any other.
     pub scheduled: i64,
-    /// Bound of the newest compaction whose deletions are done; 0: none ever.
+    /// Bound of the newest compaction whose deletions are done; -1: none ever.
     pub finished: i64,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self { applied: LogIndex(0), term: Term(0), revision: 0, scheduled: -1, finished: -1 }
+    }
 }
 
 impl Meta {
     /// Reads what an engine holds; the number of records read comes with it.
     pub fn read(txn: &dyn ReadTxn) -> Result<(Self, Vec<u8>, u64), StoreError> {
-        let number = |key| Ok::<_, StoreError>(read_number(txn, key)?.unwrap_or(0));
-        let found = number(FORMAT_KEY)? as u32;
+        let found = read_number(txn, FORMAT_KEY)?.unwrap_or(0) as u32;
         if found > FORMAT {
             return Err(StoreError::Format { found, known: FORMAT });
         }
@@ -97,9 +102,9 @@ impl Meta {
         let meta = Self {
             applied,
             term,
-            revision: number(REVISION_KEY)?,
-            scheduled: number(SCHEDULED_KEY)?,
-            finished: number(FINISHED_KEY)?,
+            revision: read_number(txn, REVISION_KEY)?.unwrap_or(0),
+            scheduled: read_number(txn, SCHEDULED_KEY)?.unwrap_or(-1),
+            finished: read_number(txn, FINISHED_KEY)?.unwrap_or(-1),
         };
         Ok((meta, conf_state, 6))
     }
@@ -110,7 +115,9 @@ impl Meta {
         let applied = [self.applied.0.to_be_bytes(), self.term.0.to_be_bytes()].concat();
         put_own(APPLIED_KEY, &applied, txn)?;
         put_own(REVISION_KEY, &self.revision.to_be_bytes(), txn)?;
-        put_own(SCHEDULED_KEY, &self.scheduled.to_be_bytes(), txn)?;
+        if self.scheduled >= 0 {
+            put_own(SCHEDULED_KEY, &self.scheduled.to_be_bytes(), txn)?;
+        }
         if let Some(conf_state) = conf_state {
             put_own(CONF_STATE_KEY, conf_state, txn)?;
         }
@@ -119,10 +126,7 @@ impl Meta {
 
     /// The logical floor: -1 if nothing was ever compacted.
     pub fn compact_revision(&self) -> i64 {
-        match self.scheduled.max(self.finished) {
-            0 => -1,
-            floor => floor,
-        }
+        self.scheduled.max(self.finished)
     }
 }
 

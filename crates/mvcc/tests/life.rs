@@ -1,6 +1,7 @@
 //! The life of a store: put, read, delete, compact, close, open again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
@@ -171,33 +172,105 @@ fn a_view_keeps_what_it_may_ask_for() {
     assert!(called.load(std::sync::atomic::Ordering::Relaxed));
 }
 
-#[test]
-fn a_compaction_leaves_its_hash_if_asked_to() {
-    let options = StoreOptions { compaction_hash: true, ..options() };
-    let (store, mut writer, _) = Store::open(Arc::new(MemEngine::new()), options).expect("open");
-    let mut index = 0;
-    let mut entry = |key: Option<&'static str>, bound| {
-        index += 1;
-        let mut change = writer.begin(LogIndex(index), Term(1));
-        if let Some(key) = key {
-            change.put(key.into(), "value".into(), LeaseId(0)).expect("put");
-        } else {
-            change.compact(bound).expect("compact");
-        }
+/// A store that keeps the hashes of compactions, and the entries that make them.
+struct Hashing {
+    store: Store,
+    writer: Writer,
+    index: u64,
+}
+
+impl Hashing {
+    fn open() -> Self {
+        let options = StoreOptions { compaction_hash: true, ..options() };
+        let (store, writer, _) = Store::open(Arc::new(MemEngine::new()), options).expect("open");
+        Self { store, writer, index: 0 }
+    }
+
+    fn entry(&mut self, body: impl FnOnce(&mut milepost_mvcc::Change<'_>)) {
+        self.index += 1;
+        let mut change = self.writer.begin(LogIndex(self.index), Term(1));
+        body(&mut change);
         change.finish().expect("finish");
-    };
-    entry(Some("a"), 0);
-    entry(Some("a"), 0);
-    let whole = store.hash_kv(3).expect("hash");
-    entry(None, 3);
-    let compacted = store.hash_kv(3).expect("hash");
+    }
+
+    fn put(&mut self) {
+        self.entry(|change| assert!(change.put("a".into(), "value".into(), LeaseId(0)).is_ok()));
+    }
+
+    fn compact(&mut self, bound: i64) {
+        self.entry(|change| change.compact(bound).expect("compact"));
+    }
+
+    fn step(&self) -> bool {
+        self.store.step(true).expect("step")
+    }
+
+    /// The floor that the hash up to `revision` was taken with.
+    fn floor_of(&self, revision: i64) -> i64 {
+        self.store.hash_kv(revision).expect("hash").compact_revision
+    }
+}
+
+#[test]
+fn a_compaction_leaves_its_hash_when_it_has_finished() {
+    let mut bench = Hashing::open();
+    bench.put();
+    bench.put();
+    let whole = bench.store.hash_kv(3).expect("hash");
+    bench.compact(3);
+    let compacted = bench.store.hash_kv(3).expect("hash");
     assert_eq!((whole.compact_revision, compacted.compact_revision), (-1, 3));
     assert_ne!(whole.hash, compacted.hash);
-    while store.step(true).expect("step") {}
-    assert_eq!(store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
-    let nothing = store.hash_kv(-3).expect("a hash of nothing");
+
+    let finished = Arc::new(AtomicBool::new(false));
+    let told = finished.clone();
+    bench.store.when_compacted(3, Box::new(move || told.store(true, Ordering::Relaxed)));
+    while bench.step() {
+        let kept = bench.store.hash_kv(3).expect("hash") == whole;
+        assert_eq!(kept, finished.load(Ordering::Relaxed), "the hash is there when the compaction is done, not before");
+    }
+    assert_eq!(bench.store.hash_kv(3).expect("hash"), whole, "taken before anything was deleted");
+    let nothing = bench.store.hash_kv(-3).expect("a hash of nothing");
     assert_eq!((nothing.hash, nothing.hash_revision), (1_084_519_789, -3), "as etcd answers");
-    assert_eq!(store.corrupt(), None);
+    assert_eq!(bench.store.corrupt(), None);
+
+    bench.put();
+    bench.compact(4);
+    while bench.step() {}
+    assert_eq!(bench.floor_of(4), 3, "the compaction before had finished");
+}
+
+#[test]
+fn an_overtaken_compaction_leaves_its_hash() {
+    for steps in 0..7 {
+        let mut bench = Hashing::open();
+        (0..3).for_each(|_| bench.put());
+        let whole = bench.store.hash_kv(3).expect("hash");
+        bench.compact(3);
+        let finished = Arc::new(AtomicBool::new(false));
+        let told = finished.clone();
+        bench.store.when_compacted(3, Box::new(move || told.store(true, Ordering::Relaxed)));
+        let done = (0..steps).filter(|_| bench.step()).count();
+        let had_finished = finished.load(Ordering::Relaxed);
+        bench.compact(4);
+        while bench.step() {}
+        assert_eq!(bench.store.hash_kv(3).expect("hash"), whole, "overtaken after {done} steps");
+        assert!(had_finished || done < 5, "commit, the hash's stages, deletions");
+        assert_eq!(bench.floor_of(4), if had_finished { 3 } else { 4 }, "{done} steps");
+    }
+}
+
+#[test]
+fn a_compaction_to_nothing_is_remembered() {
+    let engine = Arc::new(MemEngine::new());
+    let mut bench = Bench::open(engine.clone());
+    bench.entry(|change| change.compact(0).expect("compact"));
+    assert_eq!(bench.store.compact_revision(), 0);
+    bench.flush();
+    drop(bench);
+    let mut bench = Bench::open(engine);
+    assert_eq!(bench.store.compact_revision(), 0, "as in etcd");
+    bench.entry(|change| assert!(matches!(change.compact(0), Err(StoreError::Compacted { .. }))));
 }
 
 #[test]

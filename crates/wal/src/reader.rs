@@ -74,6 +74,8 @@ pub(crate) struct Reader {
     path: PathBuf,
     /// Length of the file.
     len: u64,
+    /// From here on there are only zeros, as the file system says.
+    data_end: u64,
     /// Start of the next frame.
     offset: u64,
     /// Bytes of the file from `offset` on, as many as were fetched.
@@ -87,7 +89,10 @@ pub(crate) struct Reader {
 impl Reader {
     /// Starts at the beginning of a segment. `crc`: the checksum at the end of the segment before, if it was read.
     pub(crate) fn new(file: Box<dyn File>, path: PathBuf, crc: Option<u32>) -> Result<Self, WalError> {
-        Self::at(file, path, 0, crc, SCAN_CHUNK_BYTES)
+        // Before anything is read: what is in the cache may pass for data. Most of a segment was never written, and
+        // reading its zeros is most of a restart.
+        let data_end = file.data_end().map_err(|error| WalError::disk("measure", &path, error))?;
+        Ok(Self { data_end, ..Self::at(file, path, 0, crc, SCAN_CHUNK_BYTES)? })
     }
 
     /// Starts at the frame at `offset`, where the running checksum was `crc`.
@@ -99,7 +104,7 @@ impl Reader {
         chunk_bytes: u64,
     ) -> Result<Self, WalError> {
         let len = file.len().map_err(|error| WalError::disk("measure", &path, error))?;
-        Ok(Self { file, path, len, offset, chunk: Bytes::new(), chunk_bytes, crc, number: 0 })
+        Ok(Self { file, path, len, data_end: len, offset, chunk: Bytes::new(), chunk_bytes, crc, number: 0 })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -165,16 +170,19 @@ impl Reader {
         self.chunk = Bytes::new();
         let mut at = self.offset;
         let mut buffer = vec![0; SCAN_CHUNK_BYTES as usize];
-        loop {
-            let read = self.file.read_at(&mut buffer, at).map_err(|error| WalError::disk("read", &self.path, error))?;
+        while at < self.data_end {
+            let want = (self.data_end - at).min(SCAN_CHUNK_BYTES) as usize;
+            let read = self.file.read_at(&mut buffer[..want], at);
+            let read = read.map_err(|error| WalError::disk("read", &self.path, error))?;
             if !is_zero(&buffer[..read]) {
                 return Ok(false);
             }
-            if read < buffer.len() {
-                return Ok(true);
+            if read < want {
+                break;
             }
             at += read as u64;
         }
+        Ok(true)
     }
 
     /// A length of zero ends the segment, if the rest of its sector is as empty as the length says.
@@ -262,7 +270,8 @@ impl Reader {
     fn fetch(&mut self, bytes: u64) -> Result<(), Stop> {
         let have = self.chunk.len() as u64;
         let left = self.len.saturating_sub(self.offset);
-        let want = bytes.max(self.chunk_bytes).min(left);
+        let written = self.data_end.saturating_sub(self.offset);
+        let want = bytes.max(self.chunk_bytes.min(written)).min(left);
         if have >= bytes.min(left) {
             return Ok(());
         }

@@ -113,30 +113,51 @@ pub(crate) async fn keep_alive(stage: Stage, mut requests: Inlet<pb::LeaseKeepAl
 async fn renew(door: &Rc<Door>, id: LeaseId) -> Result<i64, Status> {
     let call = Call::internal(Instant::now());
     let until = call.started + door.config.limits.request_timeout();
-    match as_primary(door, until, || door.reader().lessor().renew(id, door.backend.now())).await {
-        Ok(renewal) => {
-            if renewal.clear_first {
-                // A new leader must not believe the remaining time of an older checkpoint.
-                let checkpoint = pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
-                let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
-                door.propose(&call, Request::LeaseCheckpoint(request)).await?;
-            }
-            door.metrics.leases_renewed.add(1);
-            Ok(renewal.ttl)
-        }
-        Err(status) if status == status::LEASE_NOT_FOUND => {
-            if door.reader().lessor().exists(id) {
-                // It has ended and is about to be revoked: "gone" is said when it is.
-                let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 });
-                match door.propose(&call, revoke).await {
-                    Err(status) if status != status::LEASE_NOT_FOUND => return Err(status),
-                    _ => {}
+    loop {
+        match as_primary(door, until, || door.reader().lessor().renew(id, door.backend.now())).await {
+            Ok(renewal) => {
+                if renewal.clear_first && leads(door, &call).await? {
+                    // A new leader must not believe the remaining time of an older checkpoint.
+                    let checkpoint = pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
+                    let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
+                    door.propose(&call, Request::LeaseCheckpoint(request)).await?;
                 }
+                door.metrics.leases_renewed.add(1);
+                return Ok(renewal.ttl);
             }
-            Ok(0)
+            Err(status) if status == status::LEASE_NOT_FOUND => {}
+            Err(status) => return Err(status),
         }
-        Err(status) => Err(status),
+        if !door.reader().lessor().exists(id) {
+            return Ok(0);
+        }
+        // It has ended and is about to be revoked: "gone" is said when it is.
+        if leads(door, &call).await? {
+            let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 });
+            match door.propose(&call, revoke).await {
+                Err(status) if status != status::LEASE_NOT_FOUND => return Err(status),
+                _ => return Ok(0),
+            }
+        }
+        if Instant::now() >= until {
+            return Err(status::TIMEOUT);
+        }
+        tokio::time::sleep(NOT_PRIMARY_PAUSE).await;
     }
+}
+
+/// Does this member lead, as a quorum has just confirmed? One that was cut off may keep deadlines for a while after
+/// another has taken over and renewed what has ended here. Source: etcd `ensureLeadership`.
+async fn leads(door: &Rc<Door>, call: &Call) -> Result<bool, Status> {
+    let says_so = || {
+        let standing = door.backend.standing();
+        standing.leader == standing.member_id
+    };
+    if !says_so() {
+        return Ok(false);
+    }
+    door.read_barrier(call).await?;
+    Ok(says_so())
 }
 
 /// Asks until this member is the one that keeps the deadlines, or time is over.

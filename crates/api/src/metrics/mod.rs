@@ -1,5 +1,6 @@
 //! What is counted, and the page that shows it.
 
+mod background;
 mod door;
 mod member;
 mod node;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::DoorMetrics;
+use super::background::Background;
 use super::tally::{Histogram, Tally};
 use super::text::Text;
 use super::{member, process};
@@ -28,6 +29,7 @@ struct CheckCounts {
 /// All sources of the page that are not the member's.
 pub(crate) struct Page {
     doors: Vec<Arc<DoorMetrics>>,
+    background: Arc<Background>,
     server_version: String,
     own_version: String,
     is_extensive: bool,
@@ -36,9 +38,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(config: &ApiConfig, doors: Vec<Arc<DoorMetrics>>) -> Self {
+    pub(crate) fn new(config: &ApiConfig, member: &dyn Backend, doors: Vec<Arc<DoorMetrics>>) -> Self {
+        let background = Arc::new(Background::new());
+        member.reader().store().observe(background.clone());
         Self {
             doors,
+            background,
             server_version: config.server_version.clone(),
             own_version: config.own_version.clone(),
             is_extensive: config.extensive_metrics,
@@ -61,6 +66,7 @@ impl Page {
         self.server(&mut text);
         self.operations(&mut text);
         member::render(&mut text, member, &self.server_version);
+        self.background.render(&mut text);
         process::render(&mut text);
         text.family(
             "milepost_version",

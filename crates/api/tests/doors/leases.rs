@@ -1,11 +1,12 @@
 //! Leases: granted, renewed, looked at, revoked.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use milepost_proto::etcdserverpb as pb;
 
 use crate::keys::{PUT, RANGE, get, put};
-use crate::support::serve;
+use crate::support::{Client, serve};
 
 const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
@@ -65,17 +66,39 @@ fn renewals_answer_one_by_one_and_end_with_the_client() {
 fn an_ended_lease_is_gone_when_its_renewal_says_so() {
     serve(async |server| {
         let mut client = server.client().await;
-        let lease: pb::LeaseGrantResponse =
-            client.unary(GRANT, &pb::LeaseGrantRequest { ttl: 1, id: 5 }).await.unwrap();
-        let _: pb::PutResponse = client.unary(PUT, &pb::PutRequest { lease: 5, ..put("a", "1") }).await.unwrap();
-        // The lease starts to run with the first look at it.
-        let asked = pb::LeaseTimeToLiveRequest { id: 5, keys: false };
-        let _: pb::LeaseTimeToLiveResponse = client.unary(TTL, &asked).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(lease.ttl.unsigned_abs()) + Duration::from_millis(50)).await;
+        end_a_lease(&mut client).await;
+        let reads = server.member.reads.load(Ordering::Relaxed);
         let mut keep = client.open::<pb::LeaseKeepAliveResponse>(KEEP).await;
         keep.send(&pb::LeaseKeepAliveRequest { id: 5 });
         assert_eq!(keep.next().await.unwrap().unwrap().ttl, 0);
+        assert_eq!(server.member.reads.load(Ordering::Relaxed), reads + 1, "a quorum confirms who may revoke");
         let found: pb::RangeResponse = client.unary(RANGE, &get("a")).await.unwrap();
         assert_eq!(found.count, 0, "nobody else revokes here");
     });
+}
+
+#[test]
+fn who_does_not_lead_any_more_leaves_an_ended_lease_alone() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        end_a_lease(&mut client).await;
+        // Its lessor has not heard of the new leader yet.
+        server.member.stand(|standing| standing.leader = 9);
+        let mut keep = client.open::<pb::LeaseKeepAliveResponse>(KEEP).await;
+        keep.send(&pb::LeaseKeepAliveRequest { id: 5 });
+        let status = keep.next().await.unwrap_err();
+        assert_eq!(status, (14, "etcdserver: request timed out".to_owned()));
+        let found: pb::RangeResponse = client.unary(RANGE, &get("a")).await.unwrap();
+        assert_eq!(found.count, 1, "the new leader may have renewed it");
+    });
+}
+
+/// Lease 5, over and not revoked, with key `a`.
+async fn end_a_lease(client: &mut Client) {
+    let lease: pb::LeaseGrantResponse = client.unary(GRANT, &pb::LeaseGrantRequest { ttl: 1, id: 5 }).await.unwrap();
+    let _: pb::PutResponse = client.unary(PUT, &pb::PutRequest { lease: 5, ..put("a", "1") }).await.unwrap();
+    // The lease starts to run with the first look at it.
+    let asked = pb::LeaseTimeToLiveRequest { id: 5, keys: false };
+    let _: pb::LeaseTimeToLiveResponse = client.unary(TTL, &asked).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(lease.ttl.unsigned_abs()) + Duration::from_millis(50)).await;
 }

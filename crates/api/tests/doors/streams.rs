@@ -89,3 +89,14 @@ fn nothing_lies_below_a_negative_revision() {
         assert_eq!((hash.hash, hash.compact_revision, hash.hash_revision), (1_084_519_789, -1, -3));
     });
 }
+
+#[test]
+fn the_stores_background_is_timed() {
+    serve(async |server| {
+        let store = milepost_api::Backend::reader(&*server.member).store();
+        tokio::task::spawn_blocking(move || store.defragment()).await.unwrap().unwrap();
+        let metrics = crate::support::request(server.doors.local_addrs()[0], "GET", "/metrics").await.body;
+        assert!(metrics.contains("\netcd_disk_backend_defrag_duration_seconds_count 1\n"), "{metrics}");
+        assert!(metrics.contains("\netcd_disk_defrag_inflight 0\n"));
+    });
+}

@@ -194,6 +194,15 @@ impl ApplyLoop {
     fn answer(&mut self, waiter: Waiter, applied: Applied) {
         self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
         let completion = Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty)));
+        let over_quota = applied.effects.iter().any(|effect| matches!(effect, Effect::RaiseAlarm { .. }));
+        if over_quota {
+            // As in etcd: whoever hears of it finds the alarm raised.
+            let refused = self.shared.to_raft.push(Command::OverQuota(waiter, completion));
+            if let Err(Command::OverQuota(waiter, completion)) = refused {
+                self.answers.push(waiter, completion);
+            }
+            return;
+        }
         let physical = applied.effects.iter().find_map(|effect| match effect {
             Effect::PhysicalCompaction { revision } => Some(*revision),
             _ => None,

@@ -49,6 +49,8 @@ impl LogLoop {
         while shared.to_log.take(&mut jobs, None) {
             if let Err(error) = self.batch(&mut jobs) {
                 shared.broken(error);
+                // The keeper may wait for a job that came meanwhile.
+                shared.to_log.abandon();
                 return;
             }
         }
@@ -155,8 +157,7 @@ impl LogLoop {
         match job {
             LogJob::Persist(_) => {}
             LogJob::Fetch { ticket, from, end, max_bytes } => {
-                // Gone meanwhile: the follower gets a snapshot instead.
-                let entries = self.wal.read_entries(LogIndex(from), LogIndex(end), max_bytes).unwrap_or_default();
+                let entries = none_if_gone(self.wal.read_entries(LogIndex(from), LogIndex(end), max_bytes))?;
                 self.tell(Input::Fetched { ticket, entries });
             }
             LogJob::SnapshotPoint { mark, keep_from, done } => {
@@ -185,5 +186,30 @@ impl LogLoop {
     fn tell(&self, input: Input) {
         // A closed queue: the node stops, nobody needs to be told.
         let _ = self.shared.to_raft.push(Command::Input(input));
+    }
+}
+
+/// Entries that were let go of meanwhile are none: the follower gets a snapshot instead. Damaged ones are no such thing:
+/// this member would lack them, too, after a restart, and says so now.
+fn none_if_gone(entries: Result<Vec<raftpb::Entry>, WalError>) -> Result<Vec<raftpb::Entry>, WalError> {
+    match entries {
+        Err(WalError::NotHeld { .. }) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_let_go_of_becomes_a_snapshot() {
+        let [from, to, first, last] = [1, 2, 3, 4].map(LogIndex);
+        let gone = WalError::NotHeld { dir: PathBuf::new(), from, to, first, last };
+        assert!(none_if_gone(Err(gone)).is_ok_and(|entries| entries.is_empty()));
+        let damaged = WalError::Corrupt { path: PathBuf::new(), offset: 0, record: 0, problem: String::new() };
+        assert!(matches!(none_if_gone(Err(damaged)), Err(WalError::Corrupt { .. })));
+        let there = vec![raftpb::Entry::default()];
+        assert_eq!(none_if_gone(Ok(there.clone())).expect("entries"), there);
     }
 }

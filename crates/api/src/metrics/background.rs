@@ -1,0 +1,127 @@
+//! How long the store's background work takes. The store has no clock: it says when work begins and ends.
+
+use std::time::Instant;
+
+use milepost_mvcc::{Observer, Work};
+use parking_lot::Mutex;
+
+use super::tally::{Histogram, Timings, doubling};
+use super::text::Text;
+
+static COMMIT_BOUNDS: [f64; 14] = doubling(0.001);
+static DEFRAGMENT_BOUNDS: [f64; 13] = doubling(0.1);
+
+/// Times of commits and defragmentations.
+#[derive(Debug)]
+pub(crate) struct Background {
+    commit: Stopwatch<14>,
+    compaction: Stopwatch<14>,
+    defragment: Stopwatch<13>,
+}
+
+/// Of each kind one work is under way at a time, so its times have one writer, though not always the same thread.
+#[derive(Debug)]
+struct Stopwatch<const N: usize> {
+    // Held for a store or a load.
+    began: Mutex<Option<Instant>>,
+    times: Timings<N>,
+}
+
+impl<const N: usize> Stopwatch<N> {
+    fn new(bounds: &'static [f64; N]) -> Self {
+        Self { began: Mutex::new(None), times: Timings::new(bounds) }
+    }
+
+    fn begin(&self) {
+        *self.began.lock() = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        // Taken under the lock that the next one begins with: what is counted is seen by it.
+        let mut began = self.began.lock();
+        if let Some(began) = began.take() {
+            self.times.observe(began.elapsed());
+        }
+    }
+
+    fn read(&self) -> Histogram {
+        let mut sum = Histogram::default();
+        self.times.add_to(&mut sum);
+        sum
+    }
+}
+
+impl Background {
+    pub(crate) fn new() -> Self {
+        Self {
+            commit: Stopwatch::new(&COMMIT_BOUNDS),
+            compaction: Stopwatch::new(&COMMIT_BOUNDS),
+            defragment: Stopwatch::new(&DEFRAGMENT_BOUNDS),
+        }
+    }
+
+    /// Appends the times.
+    pub(crate) fn render(&self, text: &mut Text) {
+        let name = "etcd_disk_backend_commit_duration_seconds";
+        text.family(name, "histogram", "The latency distributions of commit called by backend.");
+        text.histogram(name, &[], &self.commit.read());
+        let name = "milepost_store_compaction_step_duration_seconds";
+        text.family(name, "histogram", "How long one step of a compaction takes, its sync included.");
+        text.histogram(name, &[], &self.compaction.read());
+        let name = "etcd_disk_backend_defrag_duration_seconds";
+        text.family(name, "histogram", "The latency distribution of backend defragmentation.");
+        text.histogram(name, &[], &self.defragment.read());
+        let help = "Whether or not defrag is active on the member. 1 means active, 0 means not.";
+        text.gauge("etcd_disk_defrag_inflight", help, u8::from(self.defragment.began.lock().is_some()));
+    }
+}
+
+impl Observer for Background {
+    fn begin(&self, work: Work) {
+        match work {
+            Work::Commit => self.commit.begin(),
+            Work::CompactionStep => self.compaction.begin(),
+            Work::Defragmentation => self.defragment.begin(),
+        }
+    }
+
+    fn end(&self, work: Work) {
+        match work {
+            Work::Commit => self.commit.end(),
+            Work::CompactionStep => self.compaction.end(),
+            Work::Defragmentation => self.defragment.end(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(background: &Background) -> String {
+        let mut text = Text::default();
+        background.render(&mut text);
+        text.finish()
+    }
+
+    #[test]
+    fn work_is_counted_when_it_ends() {
+        let background = Background::new();
+        background.begin(Work::Defragmentation);
+        background.begin(Work::Commit);
+        background.end(Work::Commit);
+        let during = page(&background);
+        assert!(during.contains("\netcd_disk_defrag_inflight 1\n"), "{during}");
+        assert!(during.contains("\netcd_disk_backend_commit_duration_seconds_count 1\n"), "{during}");
+        assert!(during.contains("\netcd_disk_backend_defrag_duration_seconds_count 0\n"), "{during}");
+        background.end(Work::Defragmentation);
+        background.end(Work::CompactionStep);
+        let after = page(&background);
+        assert!(after.contains("\netcd_disk_defrag_inflight 0\n"), "{after}");
+        assert!(after.contains("\netcd_disk_backend_defrag_duration_seconds_count 1\n"), "{after}");
+        assert!(
+            after.contains("\nmilepost_store_compaction_step_duration_seconds_count 0\n"),
+            "an end without a beginning"
+        );
+    }
+}
