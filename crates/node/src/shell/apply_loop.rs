@@ -193,18 +193,7 @@ impl ApplyLoop {
 
     fn answer(&mut self, waiter: Waiter, applied: Applied) {
         self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
-        let completion = Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty)));
-        let physical = applied.effects.iter().find_map(|effect| match effect {
-            Effect::PhysicalCompaction { revision } => Some(*revision),
-            _ => None,
-        });
-        match physical {
-            // The caller wants the bytes gone, not only the promise.
-            Some(revision) => {
-                self.shared.store.when_compacted(revision, Box::new(move || waiter.complete(completion)));
-            }
-            None => self.answers.push(waiter, completion),
-        }
+        self.answers.push(waiter, Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty))));
     }
 
     /// What the member has to do about an entry; whether the Raft thread should hear of it at once.
