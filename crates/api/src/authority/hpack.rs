@@ -1,7 +1,8 @@
 //! Finds `:authority` in a header block (RFC 7541) and makes a legal value of an illegal one, byte for byte.
 //!
-//! Every byte that is exchanged has a twin whose Huffman code is as long. So a mended block has the length of the
-//! original, encoded and decoded: no frame has to be rebuilt, and both ends evict their tables at the same time.
+//! Every byte that is exchanged has a twin whose Huffman code is as long; where twins do not help, the whole value is
+//! exchanged for one of as many bits. So a mended block has the length of the original, encoded and decoded: no frame
+//! has to be rebuilt, and both ends evict their tables at the same time.
 
 use std::ops::Range;
 
@@ -11,6 +12,12 @@ use super::huffman;
 
 /// Index of `:authority` without a value in the static table.
 const AUTHORITY: usize = 1;
+/// The one-byte field that refers to it.
+const INDEXED_AUTHORITY: u8 = 0x80 | 1;
+/// The one-byte field `accept-encoding: gzip, deflate`, which tells a gRPC server nothing.
+const INDEXED_HARMLESS: u8 = 0x80 | 16;
+/// Method, scheme and path.
+const OTHER_PSEUDO_HEADERS: usize = 3;
 /// Bytes of an integer beyond its prefix. h2 takes no longer ones, and no string of a block is longer.
 const INTEGER_BYTES_MAX: u32 = 4;
 
@@ -27,9 +34,15 @@ pub enum Verdict {
 
 /// Looks at one whole header block.
 pub fn mend(block: &mut [u8]) -> Verdict {
-    let Some(value) = authority(block) else { return Verdict::Silent };
-    let bytes = &mut block[value.range];
-    if value.is_huffman { mend_coded(bytes) } else { mend_plain(bytes) }
+    match authority(block) {
+        None => Verdict::Silent,
+        Some(Found::Spelled(Text { range, is_huffman: true })) => mend_coded(&mut block[range]),
+        Some(Found::Spelled(Text { range, .. })) => mend_plain(&mut block[range]),
+        Some(Found::Empty(at)) => {
+            block[at] = INDEXED_HARMLESS;
+            Verdict::Mended
+        }
+    }
 }
 
 fn mend_plain(value: &mut [u8]) -> Verdict {
@@ -37,22 +50,29 @@ fn mend_plain(value: &mut [u8]) -> Verdict {
         return Verdict::Legal;
     }
     let mended: Vec<u8> = value.iter().copied().map(twin).collect();
-    if !is_legal(&mended) {
-        return Verdict::Silent;
+    match is_legal(&mended) {
+        true => value.copy_from_slice(&mended),
+        // Raw, every character is as long as every other.
+        false if !value.is_empty() => value.fill(b'a'),
+        false => return Verdict::Silent,
     }
-    value.copy_from_slice(&mended);
     Verdict::Mended
 }
 
 fn mend_coded(value: &mut [u8]) -> Verdict {
-    let Some(symbols) = huffman::decode(value) else { return Verdict::Silent };
-    let mut plain: Vec<u8> = symbols.iter().map(|symbol| symbol.byte).collect();
-    let verdict = mend_plain(&mut plain);
-    if verdict == Verdict::Mended {
-        let changed = symbols.iter().zip(&plain).filter(|(symbol, byte)| symbol.byte != **byte);
-        changed.for_each(|(symbol, byte)| huffman::replace(value, symbol.bit, *byte));
+    let Some(plain) = huffman::decode(value) else { return Verdict::Silent };
+    if is_legal(&plain) {
+        return Verdict::Legal;
     }
-    verdict
+    let twins: Vec<u8> = plain.iter().copied().map(twin).collect();
+    let mended = if is_legal(&twins) { Some(twins) } else { huffman::harmless(&plain) };
+    match mended.filter(|mended| is_legal(mended)) {
+        None => Verdict::Silent,
+        Some(mended) => {
+            huffman::replace_all(value, &mended);
+            Verdict::Mended
+        }
+    }
 }
 
 /// As h2 will see it.
@@ -72,22 +92,34 @@ fn twin(byte: u8) -> u8 {
     }
 }
 
+/// How a block speaks of the authority.
+enum Found {
+    /// It spells the value.
+    Spelled(Text),
+    /// At this byte it says that there is none, behind all other pseudo headers.
+    Empty(usize),
+}
+
 /// A string of a block, as it is encoded.
 struct Text {
     range: Range<usize>,
     is_huffman: bool,
 }
 
-/// The first value that the block spells for `:authority`.
+/// The first mention of `:authority`.
 ///
 /// A name that refers to an entry of the dynamic table is not followed: encoders take the static one, which is never
 /// longer.
-fn authority(block: &[u8]) -> Option<Text> {
+fn authority(block: &[u8]) -> Option<Found> {
     let mut fields = Fields { block, at: 0 };
+    let mut before = 0;
     loop {
         match *block.get(fields.at)? {
+            // Behind the other pseudo headers any field may stand in its place; before one of them, none.
+            INDEXED_AUTHORITY if before == OTHER_PSEUDO_HEADERS => return Some(Found::Empty(fields.at)),
             // An indexed field: name and value stand in a table.
             0x80.. => {
+                before += 1;
                 fields.integer(7)?;
             }
             // A new size of the dynamic table.
@@ -102,8 +134,9 @@ fn authority(block: &[u8]) -> Option<Text> {
                 };
                 let value = fields.text()?;
                 if is_authority {
-                    return Some(value);
+                    return Some(Found::Spelled(value));
                 }
+                before += 1;
             }
         }
     }
@@ -112,11 +145,7 @@ fn authority(block: &[u8]) -> Option<Text> {
 fn spells_authority(block: &[u8], name: &Text) -> bool {
     let bytes = &block[name.range.clone()];
     let expected = b":authority";
-    if name.is_huffman {
-        huffman::decode(bytes).is_some_and(|symbols| symbols.iter().map(|symbol| symbol.byte).eq(*expected))
-    } else {
-        bytes == expected
-    }
+    if name.is_huffman { huffman::decode(bytes).is_some_and(|name| name == expected) } else { bytes == expected }
 }
 
 /// Walks over a block; `None` wherever it ends too early.
@@ -254,11 +283,32 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_twin_is_exchanged_as_a_whole() {
+        let odd = ["#initially=[http://127.0.0.1:2379]", "a#b", "http://a b", "{dns}`^", "x#>^"];
+        for value in odd {
+            check(&raw(0x41, value), Verdict::Mended, &raw(0x41, &"a".repeat(value.len())));
+            let mut block = coded(0x41, value);
+            let length = block.len();
+            assert_eq!(mend(&mut block), Verdict::Mended, "{value}");
+            let mended = huffman::decode(&block[2..]).unwrap();
+            assert_eq!((block.len(), mended.len()), (length, value.len()), "{value}");
+            assert!(is_legal(&mended), "{value} became {mended:?}");
+        }
+        check(&raw(0x41, "http://a\r\nb"), Verdict::Mended, &raw(0x41, &"a".repeat(11)));
+    }
+
+    #[test]
+    fn no_authority_at_all() {
+        let path = [&[0x44, 2][..], b"/a"].concat();
+        let block = |authority| [&[0x20, 0x83, 0x86][..], &path, &[authority, 0x90]].concat();
+        check(&block(0x81), Verdict::Mended, &block(0x90));
+        check_untouched(&[0x83, 0x81, 0x86, 0x84], Verdict::Silent);
+    }
+
+    #[test]
     fn hopeless_values_and_broken_blocks_are_left() {
         check_untouched(&raw(0x41, ""), Verdict::Silent);
-        check_untouched(&raw(0x41, "http://a b"), Verdict::Silent);
-        check_untouched(&raw(0x41, "http://a\r\nb"), Verdict::Silent);
-        check_untouched(&raw(0x41, "http://\u{fc}"), Verdict::Silent);
+        check_untouched(&coded(0x41, "#"), Verdict::Silent);
         check_untouched(&[0x41, 0x82, 0xff, 0xff], Verdict::Silent);
         // An integer without end, and one that leads beyond the block.
         check_untouched(&[0x41, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Verdict::Silent);

@@ -22,34 +22,26 @@ const ROWS: [Row; 10] = [
 /// Bits of the longest code above.
 const BITS_MAX: u32 = 15;
 
-/// One character and the bit at which its code begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Symbol {
-    pub byte: u8,
-    pub bit: usize,
-}
-
 /// The characters of `coded`; `None` if it holds others than those above or is badly padded.
-pub fn decode(coded: &[u8]) -> Option<Vec<Symbol>> {
-    let mut symbols = Vec::with_capacity(coded.len() * 8 / 5);
+pub fn decode(coded: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(coded.len() * 8 / 5);
     let (mut code, mut bits) = (0, 0);
     let every_bit = coded.iter().flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1)));
-    for (at, bit) in every_bit.enumerate() {
+    for bit in every_bit {
         (code, bits) = (code << 1 | bit, bits + 1);
         if let Some(byte) = symbol(code, bits) {
-            symbols.push(Symbol { byte, bit: at + 1 - bits as usize });
+            text.push(byte);
             (code, bits) = (0, 0);
         } else if bits == BITS_MAX {
             return None;
         }
     }
     let is_padding = bits < 8 && code + 1 == 1 << bits;
-    is_padding.then_some(symbols)
+    is_padding.then_some(text)
 }
 
-/// Puts the code of `byte` at `bit`. The code that stood there must have the same length; a `byte` without a code of at
-/// most 15 bits changes nothing.
-pub fn replace(coded: &mut [u8], bit: usize, byte: u8) {
+/// Puts the code of `byte` at `bit`; a `byte` without a code of at most 15 bits changes nothing.
+fn replace(coded: &mut [u8], bit: usize, byte: u8) {
     let Some((code, bits)) = code(byte) else { return };
     for (at, shift) in (bit..).zip((0..bits).rev()) {
         let mask = 0x80 >> (at % 8);
@@ -73,8 +65,44 @@ fn code(byte: u8) -> Option<(u32, u32)> {
     })
 }
 
-/// Bits of a character's code, for checks that two characters take the same room.
-#[cfg(test)]
+/// Characters that may stand anywhere in an authority, by the length of their code in bits.
+const HARMLESS: [(u32, u8); 7] = [(5, b'a'), (6, b'b'), (7, b'j'), (8, b'X'), (10, b'!'), (11, b'+'), (13, b'~')];
+
+/// As many harmless characters as `text` has, with as many bits in all; `None` if there are none.
+///
+/// Some lengths have no harmless character, so a character of such a length shares its bits with another one: `#` (12)
+/// and `i` (5) have room for `j` (7) and `!` (10).
+pub fn harmless(text: &[u8]) -> Option<Vec<u8>> {
+    let mut lengths: Vec<u32> = text.iter().map(|byte| length(*byte)).collect::<Option<_>>()?;
+    for at in 0..lengths.len() {
+        if of_length(lengths[at]).is_some() {
+            continue;
+        }
+        let shared = |other: &usize| {
+            let sum = lengths[at] + lengths[*other];
+            let halves = HARMLESS.iter().map(|(bits, _)| (*bits, sum.saturating_sub(*bits)));
+            halves.filter(|(_, rest)| of_length(*rest).is_some()).map(|(bits, rest)| (*other, bits, rest)).next()
+        };
+        let (other, mine, its) = (0..lengths.len()).filter(|other| *other != at).find_map(|other| shared(&other))?;
+        (lengths[at], lengths[other]) = (mine, its);
+    }
+    lengths.into_iter().map(of_length).collect()
+}
+
+fn of_length(bits: u32) -> Option<u8> {
+    HARMLESS.iter().find_map(|(known, byte)| (*known == bits).then_some(*byte))
+}
+
+/// Puts the codes of `text` in place of as many bits of `coded`, from its first on.
+pub fn replace_all(coded: &mut [u8], text: &[u8]) {
+    let mut bit = 0;
+    for byte in text {
+        replace(coded, bit, *byte);
+        bit += length(*byte).map_or(0, |bits| bits as usize);
+    }
+}
+
+/// Bits of a character's code.
 pub fn length(byte: u8) -> Option<u32> {
     code(byte).map(|(_, bits)| bits)
 }
@@ -85,11 +113,7 @@ pub fn encode(text: &str) -> Vec<u8> {
     let bits: usize = text.bytes().map(|byte| length(byte).unwrap() as usize).sum();
     // Padding is ones.
     let mut coded = vec![0xff; bits.div_ceil(8)];
-    let mut bit = 0;
-    for byte in text.bytes() {
-        replace(&mut coded, bit, byte);
-        bit += length(byte).unwrap() as usize;
-    }
+    replace_all(&mut coded, text.as_bytes());
     coded
 }
 
@@ -98,7 +122,7 @@ mod tests {
     use super::*;
 
     fn text(coded: &[u8]) -> Option<String> {
-        Some(decode(coded)?.iter().map(|symbol| char::from(symbol.byte)).collect())
+        Some(decode(coded)?.into_iter().map(char::from).collect())
     }
 
     #[test]

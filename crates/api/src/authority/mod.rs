@@ -1,7 +1,7 @@
 //! Clients that call us by URL are served as etcd serves them.
 //!
-//! `etcdctl` 3.4 and other programs with an old grpc-go send `:authority: http://127.0.0.1:2379`. gRPC never looks at
-//! that field and etcd serves them; h2 wants a URI's authority there and resets the stream. It has no switch for that,
+//! `etcdctl` 3.4 and other programs with an old grpc-go send `:authority: http://127.0.0.1:2379`, etcd's own clients of
+//! 3.5 `#initially=[http://127.0.0.1:2379]`. gRPC never looks at that field and etcd serves them; h2 wants a URI's authority there and resets the stream. It has no switch for that,
 //! so the illegal value is made legal on its way from the socket to h2:
 //!
 //! ```text

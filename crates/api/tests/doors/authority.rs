@@ -54,9 +54,12 @@ fn a_url_as_authority_is_served() {
             assert_eq!(answer(&mut socket, 3).await, HEADERS);
             socket.write_all(&request(5, &authority)).await.unwrap();
             assert_eq!(answer(&mut socket, 5).await, HEADERS);
-            // What cannot be mended is refused as ever.
-            socket.write_all(&request(7, b"\x01\x03a b")).await.unwrap();
-            assert_eq!(answer(&mut socket, 7).await, RST_STREAM);
+            // None at all.
+            socket.write_all(&request(7, &[0x81])).await.unwrap();
+            assert_eq!(answer(&mut socket, 7).await, HEADERS);
+            // What cannot be mended is refused as ever: `#` alone.
+            socket.write_all(&request(9, b"\x01\x82\xff\xaf")).await.unwrap();
+            assert_eq!(answer(&mut socket, 9).await, RST_STREAM);
         });
     }
 }

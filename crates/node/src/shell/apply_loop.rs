@@ -193,7 +193,17 @@ impl ApplyLoop {
 
     fn answer(&mut self, waiter: Waiter, applied: Applied) {
         self.shared.metrics.proposals_pending.fetch_sub(1, Ordering::Relaxed);
-        self.answers.push(waiter, Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty))));
+        let completion = Completion::Reply(applied.reply.unwrap_or(Ok(Reply::Empty)));
+        let over_quota = applied.effects.iter().any(|effect| matches!(effect, Effect::RaiseAlarm { .. }));
+        if over_quota {
+            // As in etcd: whoever hears of it finds the alarm raised.
+            let refused = self.shared.to_raft.push(Command::OverQuota(waiter, completion));
+            if let Err(Command::OverQuota(waiter, completion)) = refused {
+                self.answers.push(waiter, completion);
+            }
+            return;
+        }
+        self.answers.push(waiter, completion);
     }
 
     /// What the member has to do about an entry; whether the Raft thread should hear of it at once.

@@ -145,6 +145,11 @@ impl Duties {
         }
     }
 
+    /// Is nothing to be done, or waited for, about the alarm that this member has no space?
+    pub fn no_space_is_told(&self) -> bool {
+        self.no_space == State::Done
+    }
+
     /// A record of the store failed its check: tell it once, and raise the alarm. It is raised once: who disarms it has
     /// been told, and the same record fails each time it is read.
     pub fn found_corrupt(&mut self, why: &str, shared: &Shared) {

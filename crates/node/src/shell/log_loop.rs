@@ -49,6 +49,8 @@ impl LogLoop {
         while shared.to_log.take(&mut jobs, None) {
             if let Err(error) = self.batch(&mut jobs) {
                 shared.broken(error);
+                // The keeper may wait for a job that came meanwhile.
+                shared.to_log.abandon();
                 return;
             }
         }

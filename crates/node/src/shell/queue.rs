@@ -42,6 +42,16 @@ impl<T> Queue<T> {
         self.arrived.notify_one();
     }
 
+    /// The taker gives up: nothing goes in any more, and what is in is dropped, so that whoever waits for an answer to it
+    /// hears that none will come.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let dropped = std::mem::take(&mut state.items);
+        drop(state);
+        drop(dropped);
+    }
+
     /// Swaps everything into `taken`, which must be empty; waits for something to come, or for `timeout`.
     ///
     /// False once the queue is closed and nothing is left.
@@ -85,6 +95,17 @@ mod tests {
         }
         writer.join().expect("the writer ends");
         assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_waits_for_an_abandoned_job_hears_of_it() {
+        let queue = Queue::default();
+        let (done, answer) = std::sync::mpsc::sync_channel::<()>(1);
+        queue.push(done).expect("open");
+        queue.abandon();
+        assert!(answer.recv().is_err());
+        let (done, _) = std::sync::mpsc::sync_channel::<()>(1);
+        assert!(queue.push(done).is_err());
     }
 
     #[test]

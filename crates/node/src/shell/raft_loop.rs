@@ -41,6 +41,8 @@ pub(crate) enum Command {
     DutyDone(Duty, Completion),
     /// Applying showed that this member must do something.
     Duty(Duty),
+    /// A write went over the quota: who asked for it hears so when the alarm is raised.
+    OverQuota(Waiter, Completion),
 }
 
 /// Takes messages to other members. Must not block: what cannot be sent is dropped and reported unreachable.
@@ -70,6 +72,8 @@ pub(crate) struct RaftLoop {
     /// What is dropped now is not to be proposed again.
     forget_dropped: bool,
     answers: Answers,
+    /// Answers that wait for the alarm that this member has no space.
+    over_quota: Vec<(Waiter, Completion)>,
     effects: Vec<Effect>,
     tick: Duration,
     next_tick: Duration,
@@ -93,6 +97,7 @@ impl RaftLoop {
             homeless: VecDeque::new(),
             forget_dropped: false,
             answers: Answers::default(),
+            over_quota: Vec::new(),
             effects: Vec::new(),
             tick,
             next_tick: now + tick,
@@ -147,6 +152,10 @@ impl RaftLoop {
                 Command::Removed => self.removed(now),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
                 Command::Duty(duty) => self.duties.ask(duty),
+                Command::OverQuota(waiter, completion) => {
+                    self.over_quota.push((waiter, completion));
+                    self.duties.ask(Duty::RaiseNoSpace);
+                }
             }
         }
         if applied > self.told_applied {
@@ -165,6 +174,9 @@ impl RaftLoop {
             self.tick(now);
         }
         self.do_duties(now);
+        if self.duties.no_space_is_told() {
+            self.answer_over_quota();
+        }
         self.publish();
         self.answers.deliver();
     }
@@ -203,6 +215,12 @@ impl RaftLoop {
             self.duties.found_corrupt(&why, &self.shared);
         }
         self.retry_homeless();
+    }
+
+    fn answer_over_quota(&mut self) {
+        for (waiter, completion) in self.over_quota.drain(..) {
+            self.answers.push(waiter, completion);
+        }
     }
 
     fn propose(&mut self, proposals: Vec<Proposal>) {
@@ -368,6 +386,7 @@ impl RaftLoop {
         // If this thread ends for another reason than a stop, the node must stop all the same.
         self.shared.stop(StopReason::Asked);
         self.shared.positions.alone.store(false, Ordering::SeqCst);
+        self.answer_over_quota();
         for (_, waiter) in self.shared.waiters.take_everybody() {
             self.fail(waiter, NodeError::Stopped);
         }

@@ -1,8 +1,9 @@
 //! Starts that must not happen.
 
-use crate::world::{Home, PATIENCE, answers, ask, put, reply, waiter};
+use crate::world::{Home, PATIENCE, answers, ask, get, put, reply, waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_env::Disk;
+use milepost_machine::Error;
 use milepost_node::{Completion, GuardError, NodeError, StartError, StopReason};
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +129,21 @@ fn a_full_disk_raises_the_alarm() {
         assert!(matches!(answer, Completion::Reply(_)), "{answer:?}, {:?}", node.stopped());
     }
     assert_eq!(node.stopped(), None);
+}
+
+/// A write that goes over the quota when it is applied stands, and whoever hears of it finds the alarm raised.
+#[test]
+fn the_quota_raises_the_alarm_before_it_is_told_of() {
+    let mut home = Home::new();
+    home.config.machine.quota_bytes = 1;
+    let node = home.ready();
+    let raised = || node.reader().alarms().any(milepost_proto::etcdserverpb::AlarmType::Nospace);
+    assert!(!raised());
+    assert_eq!(reply(&node, put("a", "b")).map(|_| ()), Err(Error::NoSpace));
+    assert!(raised());
+    assert_eq!(get(&node, "a").kvs[0].value, "b");
+    assert_eq!(reply(&node, put("a", "c")).map(|_| ()), Err(Error::NoSpace));
+    assert_eq!(get(&node, "a").kvs[0].value, "b", "the alarm keeps the next one out");
 }
 
 /// One of three members, alone: nobody can lead. Requests wait for a leader, but not for ever.
