@@ -68,15 +68,16 @@ func newLedger() *ledger {
 	}
 }
 
-// next is the writer's next write. Values have all sizes up to a few pages of
-// the log, and now and then many.
+// next is the writer's next write. Values have all sizes up to a page of the
+// log, and now and then many. Older keys are removed, so that two hundred rounds
+// can each compare all that is there.
 func (l *ledger) next(writer int, random *rand.Rand) oneWrite {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.counters[writer]
 	l.counters[writer]++
-	size := random.IntN(9000)
-	if random.IntN(40) == 0 {
+	size := random.IntN(4000)
+	if random.IntN(200) == 0 {
 		size = 200_000
 	}
 	w := oneWrite{
@@ -84,8 +85,8 @@ func (l *ledger) next(writer int, random *rand.Rand) oneWrite {
 		value:  fmt.Sprintf("%d-%d-%s", writer, n, bytes.Repeat([]byte{byte('a' + n%26)}, size)),
 		marker: fmt.Sprintf("w%d/marker", writer),
 	}
-	if n >= 10 && n%3 == 0 {
-		w.removed = fmt.Sprintf("w%d/%08d", writer, n-9)
+	if keep := 20; n >= keep {
+		w.removed = fmt.Sprintf("w%d/%08d", writer, n-keep)
 	}
 	l.tried[w.key] = w
 	return w
