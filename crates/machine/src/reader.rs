@@ -26,9 +26,12 @@ pub struct Reader {
 }
 
 impl Shared {
-    /// Is there room for a write of `cost` bytes, by the local quota on live bytes?
+    /// Is there room for a write of `cost` bytes, by the local quota on live bytes? What waits to be committed counts:
+    /// it may be many times a small quota.
     pub(crate) fn fits_quota(&self, cost: u64) -> bool {
-        self.config.quota().is_none_or(|quota| self.store.load().sizes().in_use.saturating_add(cost) < quota)
+        let Some(quota) = self.config.quota() else { return true };
+        let sizes = self.store.load().sizes();
+        sizes.in_use.saturating_add(sizes.waiting).saturating_add(cost) < quota
     }
 }
 

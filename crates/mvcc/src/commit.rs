@@ -136,6 +136,8 @@ impl Inner {
         let mut core = self.core.lock();
         let state = ViewState { sealed: None, ..core.state.parts() };
         core.install(state, self);
+        core.sealed_bytes = 0;
+        self.waiting_bytes.store(core.size_bytes as u64, Ordering::Relaxed);
         if core.is_full(&self.options) {
             core.seal(self);
         }

@@ -50,6 +50,8 @@ pub(crate) struct Core {
     pub meta: Meta,
     /// Size of the active generation.
     pub size_bytes: usize,
+    /// Size of the sealed generation.
+    pub sealed_bytes: usize,
     /// Changes in the active generation.
     pub changes: usize,
     /// The active generation holds something that no commit has begun to write.
@@ -95,7 +97,7 @@ impl Core {
         let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
         let sealed = Some(self.state.active.clone());
         self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
-        self.size_bytes = 0;
+        self.sealed_bytes = std::mem::take(&mut self.size_bytes);
         self.changes = 0;
         self.dirty = false;
         self.hurry = false;
@@ -131,6 +133,8 @@ pub(crate) struct Inner {
     pub corrupt: OnceLock<Arc<str>>,
     pub file_bytes: AtomicU64,
     pub in_use_bytes: AtomicU64,
+    /// What waits in memory, as of the last finished entry.
+    pub waiting_bytes: AtomicU64,
     pub counts: Counts,
     pub observer: OnceLock<Arc<dyn Observer>>,
     pub stats: Counters,
@@ -148,6 +152,7 @@ impl Inner {
             state: state.clone(),
             meta,
             size_bytes: 0,
+            sealed_bytes: 0,
             changes: 0,
             dirty: false,
             hurry: false,
@@ -172,6 +177,7 @@ impl Inner {
             corrupt: OnceLock::new(),
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
+            waiting_bytes: AtomicU64::new(0),
             counts: Counts::default(),
             observer: OnceLock::new(),
             stats: Counters::default(),
@@ -241,6 +247,7 @@ impl Inner {
 
     /// Tells the background about a finished entry.
     pub fn entry_finished(&self, core: &mut Core) {
+        self.waiting_bytes.store((core.size_bytes + core.sealed_bytes) as u64, Ordering::Relaxed);
         let was_dirty = std::mem::replace(&mut core.dirty, true);
         let full = core.is_full(&self.options);
         if full && core.state.sealed.is_none() {

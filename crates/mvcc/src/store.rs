@@ -82,6 +82,8 @@ pub struct Sizes {
     pub file: u64,
     /// Of that, live data.
     pub in_use: u64,
+    /// What waits in memory for the next commits, as of now; about what it will add to the live data.
+    pub waiting: u64,
 }
 
 /// Is there room for more?
@@ -252,6 +254,7 @@ impl Store {
         Sizes {
             file: self.inner().file_bytes.load(Ordering::Relaxed),
             in_use: self.inner().in_use_bytes.load(Ordering::Relaxed),
+            waiting: self.inner().waiting_bytes.load(Ordering::Relaxed),
         }
     }
 

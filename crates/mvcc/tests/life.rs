@@ -358,3 +358,14 @@ fn a_closed_store_lets_apply_go() {
     applied.join().expect("applied");
     assert_eq!(reader.revision(), 4);
 }
+
+#[test]
+fn what_waits_for_a_commit_is_counted() {
+    let mut bench = Bench::open(Arc::new(MemEngine::new()));
+    bench.put("a", &"x".repeat(1000));
+    let before = bench.store.sizes();
+    assert!((1000..2000).contains(&before.waiting) && before.in_use < 1000, "{before:?}");
+    bench.flush();
+    let after = bench.store.sizes();
+    assert!(after.waiting == 0 && after.in_use > 1000, "{after:?}");
+}

@@ -139,11 +139,15 @@ fn fail(accounting: &mut Accounting, status: &Status) -> Reply {
 const SHORT_LIST_KEYS: usize = 1000;
 
 async fn encode_list(list: RangeResponse) -> Result<Bytes, Status> {
-    if list.kvs.len() <= SHORT_LIST_KEYS {
-        return Ok(wire::encode(&list));
-    }
-    let encoded = tokio::task::spawn_blocking(move || wire::encode(&list)).await;
-    encoded.map_err(|_| confused("a list could not be encoded"))
+    if list.kvs.len() <= SHORT_LIST_KEYS { wire::encode(&list) } else { encode_long(list).await }
+}
+
+/// Other answers of more bytes are, too: transactions and deletions return lists as well.
+const SHORT_BYTES: usize = 1 << 20;
+
+async fn encode_long<A: Message + 'static>(answer: A) -> Result<Bytes, Status> {
+    let encoded = tokio::task::spawn_blocking(move || wire::encode(&answer)).await;
+    encoded.map_err(|_| confused("an answer could not be encoded"))?
 }
 
 /// Decodes, admits, asks the handler, encodes.
@@ -155,11 +159,12 @@ async fn ask<Q, A>(
 ) -> Result<Bytes, Status>
 where
     Q: Message + Default,
-    A: Message,
+    A: Message + 'static,
 {
     let request = wire::decode(request)?;
     door.admit(call, false)?;
-    Ok(wire::encode(&handler(door, call, request).await?))
+    let answer = handler(door, call, request).await?;
+    if answer.encoded_len() <= SHORT_BYTES { wire::encode(&answer) } else { encode_long(answer).await }
 }
 
 async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
@@ -190,7 +195,7 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
         Method::Status => {
             let request = wire::decode(request)?;
             door.admit(call, true)?;
-            Ok(wire::encode(&maintenance::status(door, call, request).await?))
+            wire::encode(&maintenance::status(door, call, request).await?)
         }
         Method::HashKv => ask(door, call, request, maintenance::hash_kv).await,
         Method::Hash => ask(door, call, request, maintenance::hash).await,

@@ -146,11 +146,32 @@ pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
     M::decode(bytes).map_err(|why| Status::with(Code::Internal, format!("grpc: error unmarshalling request: {why}")))
 }
 
+/// Longest message that is sent: no client takes more. Source: etcd's `MaxSendMsgSize`.
+const SEND_MAX: usize = i32::MAX as usize;
+
+/// Refuses to send a message of `length` bytes if it is too long for gRPC: a transaction may ask for the same keys many
+/// times over.
+///
+/// # Errors
+/// With grpc-go's text.
+pub(crate) fn check_length(length: usize) -> Result<(), Status> {
+    if length <= SEND_MAX {
+        return Ok(());
+    }
+    let text = format!("grpc: trying to send message larger than max ({length} vs. {SEND_MAX})");
+    Err(Status::with(Code::ResourceExhausted, text))
+}
+
 /// Encodes `message` with its prefix.
-pub(crate) fn encode<M: Message>(message: &M) -> Bytes {
-    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+///
+/// # Errors
+/// As [`check_length`].
+pub(crate) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
+    let length = message.encoded_len();
+    check_length(length)?;
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + length);
     append(message, &mut out);
-    out.freeze()
+    Ok(out.freeze())
 }
 
 /// Appends `message` with its prefix to `out`.
@@ -171,7 +192,7 @@ pub(crate) fn put_prefix(length: usize, out: &mut BytesMut) {
 /// Sets the length in a prefix that is already there.
 ///
 /// # Panics
-/// If `framed` has no prefix, or the message has 4 GiB or more: no reply that large fits the clients' own limit.
+/// If `framed` has no prefix, or the message has 4 GiB or more: see [`check_length`].
 pub(crate) fn set_length(framed: &mut [u8], length: usize) {
     let length = u32::try_from(length).expect("a message below 4 GiB");
     framed[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
@@ -236,6 +257,13 @@ mod tests {
         assert_eq!(all(&[1, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
         assert_eq!(all(&[9, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
         assert!(all(&[], 1, 10).is_empty());
+    }
+
+    #[test]
+    fn what_no_client_takes_is_not_sent() {
+        assert_eq!(check_length(SEND_MAX), Ok(()));
+        let text = "grpc: trying to send message larger than max (2147483648 vs. 2147483647)";
+        assert_eq!(check_length(SEND_MAX + 1), Err(Status::new(Code::ResourceExhausted, text)));
     }
 
     #[test]

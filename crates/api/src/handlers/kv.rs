@@ -1,17 +1,21 @@
 //! The KV service. Order of checks: quota, the request's own shape, then what the state says.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
-use milepost_machine::{Error, Reply, cost, validate};
+use milepost_machine::{Error, RangeStream, Reply, cost, validate};
 use milepost_mvcc::RangeOptions;
+use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_types::KeyRange;
 
 use crate::call::Call;
 use crate::door::{Door, confused};
-use crate::grpc::Stage;
-use crate::status::{Code, Status};
+use crate::grpc::{Stage, wire};
+use crate::status::{self, Code, Status};
 
 /// Ranges of more keys than this are read on a thread of their own, so that one large list does not keep a core's other
 /// clients waiting. Reading this many takes about 100 µs.
@@ -67,15 +71,29 @@ async fn stream_pieces(stage: &Stage, request: Result<pb::RangeRequest, Status>)
     if !request.serializable {
         door.read_barrier(&stage.call).await?;
     }
-    let mut pieces = door.reader().range_stream(request);
-    while let Some(mut piece) = pieces.next_piece()? {
+    let reader = door.reader();
+    let is_long = is_long_range(reader, &request);
+    let mut pieces = reader.range_stream(request);
+    loop {
+        let next;
+        (next, pieces) = if is_long { read_piece(pieces).await? } else { (pieces.next_piece(), pieces) };
+        let Some(mut piece) = next? else { return Ok(()) };
         if piece.header.is_some() {
             door.complete(&mut piece.header);
         }
-        stage.outlet.send(&pb::RangeStreamResponse { range_response: Some(piece) });
+        let message = pb::RangeStreamResponse { range_response: Some(piece) };
+        wire::check_length(message.encoded_len())?;
+        stage.outlet.send(&message);
         stage.outlet.drained().await;
     }
-    Ok(())
+}
+
+/// The next piece, read on a thread of its own: the last one may have to count every key that is left.
+async fn read_piece(
+    mut pieces: RangeStream,
+) -> Result<(Result<Option<pb::RangeResponse>, Error>, RangeStream), Status> {
+    let read = tokio::task::spawn_blocking(move || (pieces.next_piece(), pieces)).await;
+    read.map_err(|_| confused("a read broke off"))
 }
 
 /// Deletes keys.
@@ -134,16 +152,36 @@ pub(crate) async fn compact(
     match door.propose(call, Request::Compaction(request)).await? {
         Reply::Compaction(mut response) => {
             if physical {
-                let wake = door.slots.open_stream();
-                let (sink, ticket) = (door.sink.clone(), wake.ticket());
-                door.reader().store().when_compacted(revision, Box::new(move || sink.ready(ticket)));
-                std::future::poll_fn(|cx| wake.poll(cx)).await;
+                deleted(door, revision).await?;
             }
             door.complete(&mut response.header);
             Ok(response)
         }
         _ => Err(confused("another reply than to a compaction")),
     }
+}
+
+/// Waits until what the compaction to `revision` drops is deleted, however long that takes.
+async fn deleted(door: &Rc<Door>, revision: i64) -> Result<(), Status> {
+    let wake = door.slots.open_stream();
+    let (sink, ticket) = (door.sink.clone(), wake.ticket());
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    let tell = move || {
+        done.store(true, Ordering::Release);
+        sink.ready(ticket);
+    };
+    door.reader().store().when_compacted(revision, Box::new(tell));
+    std::future::poll_fn(|cx| {
+        // Streams are also woken for what concerns all of them: an end, or a lost leader.
+        while wake.poll(cx).is_ready() {}
+        match is_done.load(Ordering::Acquire) {
+            true => Poll::Ready(Ok(())),
+            false if door.is_stopping.get() => Poll::Ready(Err(status::STOPPED)),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Reads here if it is quick, else on a thread for long reads.

@@ -14,7 +14,7 @@ use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::watch_request::RequestUnion;
 
 use crate::door::Door;
-use crate::grpc::{Inlet, Stage};
+use crate::grpc::{Inlet, Stage, wire};
 use crate::status::{self, Status};
 
 /// Replies to requests that the hub may owe before more requests are read.
@@ -42,6 +42,9 @@ pub(crate) async fn watch(stage: Stage, requests: Inlet<pb::WatchRequest>) -> St
             Happening::Frames => {
                 let Some(header) = door.header(0) else { continue };
                 for frame in session.frames.drain(..) {
+                    if let Err(status) = wire::check_length(frame.events.len() + frame.head_bytes_max()) {
+                        return status;
+                    }
                     stage.outlet.send_frame(&header, &frame);
                 }
                 stage.outlet.drained().await;

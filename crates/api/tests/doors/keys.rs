@@ -1,6 +1,8 @@
 //! KV: what goes in comes out, with complete headers.
 
+use milepost_api::Backend;
 use milepost_proto::etcdserverpb as pb;
+use milepost_proto::etcdserverpb::watch_request::RequestUnion;
 
 use crate::support::{Client, serve};
 
@@ -114,5 +116,41 @@ fn long_ranges_answer_as_short_ones_and_in_pieces() {
         }
         assert!(pieces > 2, "{pieces} pieces");
         assert_eq!(joined, whole);
+
+        let mut stream = client.open::<pb::RangeStreamResponse>("/etcdserverpb.KV/RangeStream").await;
+        stream.send_last(&pb::RangeRequest { limit: 5, ..prefix("k") });
+        let only = stream.next().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!(only, page, "what is left is counted");
+        assert!(stream.next().await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_physical_compaction_is_answered_when_it_is_done() {
+    serve(async |server| {
+        let mut client = server.client().await;
+        for value in ["1", "2", "3"] {
+            let _: pb::PutResponse = client.unary(PUT, &put("a", value)).await.unwrap();
+        }
+        let pins_the_past = server.member.reader().store().view();
+        let mut compaction = client.open::<pb::CompactionResponse>(COMPACT).await;
+        compaction.send_last(&pb::CompactionRequest { revision: 3, physical: true });
+        let mut answer = Box::pin(compaction.next());
+        // Streams hear that the leader is lost, or that it is back; it is no answer here.
+        let mut watch =
+            client.clone().with("hasleader", "true").open::<pb::WatchResponse>("/etcdserverpb.Watch/Watch").await;
+        let create = pb::WatchCreateRequest { key: "b".into(), ..Default::default() };
+        watch.send(&pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+        assert!(watch.next().await.unwrap().unwrap().created);
+        server.member.stand(|standing| standing.leader = 0);
+        tokio::select! {
+            biased;
+            _ = &mut answer => panic!("the past is still there"),
+            end = watch.next() => assert_eq!(end.unwrap_err().0, 14),
+        }
+        server.member.stand(|standing| standing.leader = 8);
+        drop(pins_the_past);
+        let _: pb::PutResponse = server.client().await.unary(PUT, &put("b", "")).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap().header.unwrap().revision, 4);
     });
 }

@@ -365,6 +365,8 @@ impl Lessor {
                 let Some(slot) = inner.leases.get_mut(&id).filter(|slot| slot.timer == tick) else { continue };
                 slot.timer = NEVER;
                 if slot.deadline <= now {
+                    // For good: a renewal may come with a clock that was read before this one.
+                    slot.deadline = 0;
                     inner.expired.push_back(id);
                     continue;
                 }

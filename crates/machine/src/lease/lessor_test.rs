@@ -56,6 +56,9 @@ fn a_renewed_lease_gets_its_ttl_again_and_an_ended_one_does_not() {
     assert_eq!(lessor.renew(LeaseId(1), at(7.0)), Err(Error::LeaseNotFound));
     assert_eq!(ids(lessor.expired(at(7.0), 10)), [1]);
     assert_eq!(lessor.renew(LeaseId(1), at(7.1)), Err(Error::LeaseNotFound));
+    // This caller read its clock, and was overtaken on the way here.
+    assert_eq!(lessor.renew(LeaseId(1), at(6.999)), Err(Error::LeaseNotFound));
+    assert_eq!(lessor.time_to_live(LeaseId(1), at(6.0)), Ok(TimeToLive { remaining: 0, granted: 5 }));
 }
 
 #[test]

@@ -203,17 +203,7 @@ impl ApplyLoop {
             }
             return;
         }
-        let physical = applied.effects.iter().find_map(|effect| match effect {
-            Effect::PhysicalCompaction { revision } => Some(*revision),
-            _ => None,
-        });
-        match physical {
-            // The caller wants the bytes gone, not only the promise.
-            Some(revision) => {
-                self.shared.store.when_compacted(revision, Box::new(move || waiter.complete(completion)));
-            }
-            None => self.answers.push(waiter, completion),
-        }
+        self.answers.push(waiter, completion);
     }
 
     /// What the member has to do about an entry; whether the Raft thread should hear of it at once.

@@ -16,7 +16,7 @@ pub(super) struct Barrier {
     kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// One reply for the whole stream, if all of it is synced.
     Request,
@@ -35,31 +35,44 @@ impl HubCore {
 
     fn add_barrier(&mut self, stream: StreamId, kind: Kind) {
         let watched = self.stream_slots.get(&stream).is_some_and(|&slot| !self.stream(slot).watchers.is_empty());
-        if watched {
-            self.barriers.push(Barrier { stream, revision: self.history.revision(), kind });
-            self.pass_barriers();
+        if !watched {
+            return;
+        }
+        let mut barrier = Barrier { stream, revision: self.history.revision(), kind };
+        if !self.waits(&mut barrier) {
+            return;
+        }
+        // A client may ask without end while the hub is behind. The oldest report that waits is made when it is due; all
+        // asked for later become one.
+        let mut same = self.barriers.iter_mut().filter(|known| (known.stream, known.kind) == (stream, kind));
+        match same.nth(1) {
+            Some(last) => last.revision = barrier.revision,
+            None => self.barriers.push(barrier),
         }
     }
 
     /// Makes the reports that have waited long enough.
     pub(super) fn pass_barriers(&mut self) {
         let mut barriers = std::mem::take(&mut self.barriers);
-        barriers.retain_mut(|barrier| {
-            if barrier.revision > self.seen {
-                return true;
-            }
-            let Some(&slot) = self.stream_slots.get(&barrier.stream) else { return false };
-            barrier.revision = self.reached(slot);
-            let waits = barrier.revision > self.seen;
-            if !waits {
-                match barrier.kind {
-                    Kind::Request => self.report_stream(slot),
-                    Kind::Tick => self.report_watchers(slot),
-                }
-            }
-            waits
-        });
+        barriers.retain_mut(|barrier| self.waits(barrier));
         self.barriers = barriers;
+    }
+
+    /// Makes the report if it is due. True: it must wait on.
+    fn waits(&mut self, barrier: &mut Barrier) -> bool {
+        if barrier.revision > self.seen {
+            return true;
+        }
+        let Some(&slot) = self.stream_slots.get(&barrier.stream) else { return false };
+        barrier.revision = self.reached(slot);
+        let waits = barrier.revision > self.seen;
+        if !waits {
+            match barrier.kind {
+                Kind::Request => self.report_stream(slot),
+                Kind::Tick => self.report_watchers(slot),
+            }
+        }
+        waits
     }
 
     /// The newest revision that a watcher of the stream has read from history: a report must not fall behind it.
