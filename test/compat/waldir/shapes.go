@@ -40,9 +40,11 @@ var shapes = []shape{
 	}},
 	{"segments", 16_384, func(a *author) error { return a.append(1, 120) }},
 	{"overwritten", 1 << 20, func(a *author) error {
+		a.commitAtMost = 10
 		if err := a.append(1, 20); err != nil {
 			return err
 		}
+		a.commitAtMost = 0
 		a.last = 10 // a new leader replaces the uncommitted tail
 		return a.append(2, 5)
 	}},
@@ -196,6 +198,8 @@ type author struct {
 	lg              *zap.Logger
 	log             *wal.WAL
 	last, snapped   uint64
+	// commitAtMost holds the commit index back; 0: nothing does.
+	commitAtMost uint64
 }
 
 // append writes entries of all sizes, each commits the one before.
@@ -214,8 +218,19 @@ func (a *author) save(term uint64, data []byte) error {
 	kind := raftpb.EntryNormal
 	if a.last == 1 {
 		kind = raftpb.EntryConfChange
+		if len(data) == 0 {
+			change := &raftpb.ConfChange{Id: proto.Uint64(1), Type: raftpb.ConfChangeAddNode.Enum(), NodeId: proto.Uint64(7)}
+			var err error
+			if data, err = proto.Marshal(change); err != nil {
+				return err
+			}
+		}
 	}
-	state := &raftpb.HardState{Term: proto.Uint64(term), Vote: proto.Uint64(7), Commit: proto.Uint64(a.last - 1)}
+	commit := a.last - 1
+	if a.commitAtMost > 0 {
+		commit = min(commit, a.commitAtMost)
+	}
+	state := &raftpb.HardState{Term: proto.Uint64(term), Vote: proto.Uint64(7), Commit: proto.Uint64(commit)}
 	return a.log.Save(state, []*raftpb.Entry{rawEntry(term, a.last, kind, data)})
 }
 
