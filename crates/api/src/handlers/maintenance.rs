@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use milepost_machine::Reply;
-use milepost_mvcc::{HashKv, Store, StoreError};
+use milepost_mvcc::{Store, StoreError};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 
@@ -66,9 +66,6 @@ pub(crate) async fn status(door: &Rc<Door>, _: &Call, _: pb::StatusRequest) -> R
     })
 }
 
-/// CRC-32C of `key`, the name of etcd's bucket, with which every hash begins.
-const HASH_OF_NOTHING: u32 = 1_084_519_789;
-
 /// A checksum of the keyspace's history up to a revision; 0: all of it.
 ///
 /// # Errors
@@ -78,13 +75,7 @@ pub(crate) async fn hash_kv(
     _: &Call,
     request: pb::HashKvRequest,
 ) -> Result<pb::HashKvResponse, Status> {
-    let hash = if request.revision < 0 {
-        // etcd hashes what is not above that revision: nothing.
-        let compact_revision = door.reader().store().compact_revision();
-        HashKv { hash: HASH_OF_NOTHING, compact_revision, hash_revision: request.revision }
-    } else {
-        long(door, move |store| store.hash_kv(request.revision)).await?
-    };
+    let hash = long(door, move |store| store.hash_kv(request.revision)).await?;
     Ok(pb::HashKvResponse {
         header: door.header(door.reader().revision()),
         hash: hash.hash,
