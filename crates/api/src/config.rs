@@ -116,8 +116,16 @@ pub struct ApiConfig {
     pub server_version: String,
     /// Milepost's own version, for a metric of its own.
     pub own_version: String,
-    /// Serve `grpc_server_handling_seconds` (`--metrics extensive`).
-    pub extensive_metrics: bool,
+    /// Serve `grpc_server_handling_seconds` (`--metrics=extensive`).
+    pub is_metrics_extensive: bool,
+    /// Origins of scripts that browsers may let call us (`--cors`); `*` among them: any.
+    pub cors: Vec<String>,
+    /// Names that plain-text HTTP clients may have asked for (`--host-whitelist`); `*` among them, or none: any.
+    pub host_whitelist: Vec<String>,
+    /// Serve JSON below `/v3/` (`--enable-grpc-gateway`).
+    pub is_gateway_on: bool,
+    /// Serve `/debug/pprof/` (`--enable-pprof`, or `--log-level=debug`).
+    pub is_pprof_on: bool,
     /// Told about slow calls, on the door's thread: must not block.
     pub on_slow: Option<std::sync::Arc<dyn Fn(SlowCall) + Send + Sync>>,
 }
@@ -131,7 +139,11 @@ impl Default for ApiConfig {
             limits: Limits::default(),
             server_version: "3.7.1".into(),
             own_version: env!("CARGO_PKG_VERSION").into(),
-            extensive_metrics: false,
+            is_metrics_extensive: false,
+            cors: vec!["*".into()],
+            host_whitelist: vec!["*".into()],
+            is_gateway_on: true,
+            is_pprof_on: false,
             on_slow: None,
         }
     }

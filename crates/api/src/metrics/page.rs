@@ -46,7 +46,7 @@ impl Page {
             background,
             server_version: config.server_version.clone(),
             own_version: config.own_version.clone(),
-            is_extensive: config.extensive_metrics,
+            is_extensive: config.is_metrics_extensive,
             checks: Mutex::default(),
         }
     }
