@@ -34,6 +34,7 @@ step "vet"
 go vet -p 1 ./...
 step "reference"
 CGO_ENABLED=0 go build -p 1 -trimpath -buildvcs=false -o "$COMPAT_CACHE/refetcd" ./refetcd
+CGO_ENABLED=0 go build -p 1 -trimpath -buildvcs=false -o "$COMPAT_CACHE/refctl" ./refctl
 if [ "$MILEPOST_BIN" = reference ]; then
     MILEPOST_BIN=$COMPAT_CACHE/refetcd
 fi
