@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
-use super::reply::{self, Reply, ReplyBody};
-use super::stream::{Accounting, Driven, Inlet};
+use super::reply::{self, Reply, ReplyBody, StreamBody};
+use super::stream::{Accounting, Driven, Inlet, Requests};
 use super::wire::{self, Messages};
 use super::{Method, Shape};
 use crate::call::{self, Call};
@@ -41,7 +41,13 @@ pub(crate) fn open(door: &Rc<Door>, request: Request<Incoming>) -> Opening {
     let accounting = Accounting::start(door, method, call.started);
     let messages = Messages::new(request.into_body(), door.config.limits.max_receive_bytes());
     if is_stream {
-        Opening::Rare(Box::pin(open_stream(Rc::clone(door), method, call, messages, accounting)))
+        let door = Rc::clone(door);
+        Opening::Rare(Box::pin(async move {
+            match open_stream(&door, method, call, Box::new(messages), accounting).await {
+                Ok(body) => reply::ok(ReplyBody::Stream(body)),
+                Err(status) => reply::failed(&status),
+            }
+        }))
     } else {
         Opening::Unary(Unary { door: Rc::clone(door), method, call, messages, accounting })
     }
@@ -110,24 +116,38 @@ impl Unary {
             Some(Err(status)) => return fail(&mut self.accounting, &status),
             None => return fail(&mut self.accounting, &NO_MESSAGE),
         };
-        let request_bytes = request.len();
-        door.metrics.received(method, request_bytes);
-        let result = handle(door, method, &self.call, request).await;
-        let (code, response_bytes) = match &result {
-            Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
-            Err(status) => (status.code, 0),
-        };
-        let took = self.accounting.finish(code);
-        door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
-        door.note_slow(method.names().path, took, request_bytes, response_bytes);
-        match result {
-            Ok(body) => {
-                door.metrics.sent(method, 1, response_bytes);
-                reply::ok(ReplyBody::Unary(body))
-            }
+        match answer(door, method, &self.call, request, &mut self.accounting).await {
+            Ok(body) => reply::ok(ReplyBody::Unary(body)),
             Err(status) => reply::failed(&status),
         }
     }
+}
+
+/// Answers one encoded request with one framed message, and counts both.
+///
+/// # Errors
+/// Bytes that are not this request, or what the handler refuses.
+pub(crate) async fn answer(
+    door: &Rc<Door>,
+    method: Method,
+    call: &Call,
+    request: Bytes,
+    accounting: &mut Accounting,
+) -> Result<Bytes, Status> {
+    let request_bytes = request.len();
+    door.metrics.received(method, request_bytes);
+    let result = handle(door, method, call, request).await;
+    let (code, response_bytes) = match &result {
+        Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
+        Err(status) => (status.code, 0),
+    };
+    let took = accounting.finish(code);
+    door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
+    door.note_slow(method.names().path, took, request_bytes, response_bytes);
+    if result.is_ok() {
+        door.metrics.sent(method, 1, response_bytes);
+    }
+    result
 }
 
 fn fail(accounting: &mut Accounting, status: &Status) -> Reply {
@@ -210,36 +230,44 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
     }
 }
 
-async fn open_stream(
-    door: Rc<Door>,
+/// Begins a call whose answer is a stream. `requests` are encoded messages, whoever carries them.
+///
+/// # Errors
+/// The call is refused before anything is sent.
+pub(crate) async fn open_stream(
+    door: &Rc<Door>,
     method: Method,
     call: Call,
-    messages: Messages<Incoming>,
+    requests: Box<dyn Requests>,
     mut accounting: Accounting,
-) -> Reply {
+) -> Result<Pin<Box<dyn StreamBody>>, Status> {
     if let Err(status) = door.admit(&call, method == Method::Snapshot) {
-        return fail(&mut accounting, &status);
+        accounting.finish(status.code);
+        return Err(status);
     }
-    let body = match method {
+    Ok(match method {
         Method::Watch => {
-            let requests = Inlet::new(messages, &door, method);
-            Driven::start(&door, method, call, accounting, |stage| watch::watch(stage, requests))
+            let requests = Inlet::new(requests, door, method);
+            Driven::start(door, method, call, accounting, |stage| watch::watch(stage, requests))
         }
         Method::LeaseKeepAlive => {
-            let requests = Inlet::new(messages, &door, method);
-            Driven::start(&door, method, call, accounting, |stage| lease::keep_alive(stage, requests))
+            let requests = Inlet::new(requests, door, method);
+            Driven::start(door, method, call, accounting, |stage| lease::keep_alive(stage, requests))
         }
         Method::RangeStream => {
-            let request = only(Inlet::new(messages, &door, method)).await;
-            Driven::start(&door, method, call, accounting, |stage| kv::range_stream(stage, request))
+            let request = only(Inlet::new(requests, door, method)).await;
+            Driven::start(door, method, call, accounting, |stage| kv::range_stream(stage, request))
         }
         Method::HealthWatch => {
-            let request = only(Inlet::new(messages, &door, method)).await;
-            Driven::start(&door, method, call, accounting, |stage| health::watch(stage, request))
+            let request = only(Inlet::new(requests, door, method)).await;
+            Driven::start(door, method, call, accounting, |stage| health::watch(stage, request))
         }
-        _ => return fail(&mut accounting, &later::status(method)),
-    };
-    reply::ok(ReplyBody::Stream(body))
+        _ => {
+            let status = later::status(method);
+            accounting.finish(status.code);
+            return Err(status);
+        }
+    })
 }
 
 /// The one request of a call whose answer is a stream.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::body::Incoming;
+use http_body::Body;
 use milepost_mvcc::watch::Frame;
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::ResponseHeader;
@@ -62,22 +62,34 @@ impl Drop for Accounting {
     }
 }
 
+/// Where a stream's requests come from: HTTP/2 frames, or JSON in whatever carries it.
+pub(crate) trait Requests {
+    /// The next encoded request; `None` once the client has half-closed.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>>;
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Requests for Messages<B> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        self.poll_next(cx)
+    }
+}
+
 /// Requests of one stream, decoded.
 pub(crate) struct Inlet<Q> {
-    messages: Messages<Incoming>,
+    requests: Box<dyn Requests>,
     door: Rc<Door>,
     method: Method,
     kind: PhantomData<Q>,
 }
 
 impl<Q: Message + Default> Inlet<Q> {
-    pub(crate) fn new(messages: Messages<Incoming>, door: &Rc<Door>, method: Method) -> Self {
-        Self { messages, door: Rc::clone(door), method, kind: PhantomData }
+    pub(crate) fn new(requests: Box<dyn Requests>, door: &Rc<Door>, method: Method) -> Self {
+        Self { requests, door: Rc::clone(door), method, kind: PhantomData }
     }
 
     /// The next request; `None` once the client has half-closed.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Q, Status>>> {
-        let next = std::task::ready!(self.messages.poll_next(cx));
+        let next = std::task::ready!(self.requests.poll_request(cx));
         Poll::Ready(next.map(|message| {
             let message = message?;
             self.door.metrics.received(self.method, message.len());
