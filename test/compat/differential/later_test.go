@@ -22,7 +22,6 @@ func TestLaterRPCs(t *testing.T) {
 		method("Auth", "AuthEnable"), method("Auth", "UserAdd"), method("Auth", "RoleList"),
 		method("Cluster", "MemberAdd"), method("Cluster", "MemberRemove"), method("Cluster", "MemberPromote"),
 		method("Maintenance", "Defragment"), method("Maintenance", "Snapshot"), method("Maintenance", "MoveLeader"),
-		"/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign",
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		err := conn.Invoke(ctx, m, &emptypb.Empty{}, &emptypb.Empty{})

@@ -17,7 +17,7 @@ use super::wire::{self, Messages};
 use super::{Method, Shape};
 use crate::call::{self, Call};
 use crate::door::{Door, confused};
-use crate::handlers::{auth, cluster, health, kv, later, lease, maintenance, watch};
+use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, watch};
 use crate::status::{self, Code, Status};
 
 /// How a request begins: read from its head alone, before anything is waited for.
@@ -221,6 +221,12 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
         Method::Hash => ask(door, call, request, maintenance::hash).await,
         Method::AuthStatus => ask(door, call, request, auth::status).await,
         Method::Authenticate => ask(door, call, request, auth::authenticate).await,
+        Method::Lock => ask(door, call, request, lock::lock).await,
+        Method::Unlock => ask(door, call, request, lock::unlock).await,
+        Method::Campaign => ask(door, call, request, election::campaign).await,
+        Method::Proclaim => ask(door, call, request, election::proclaim).await,
+        Method::Leader => ask(door, call, request, election::leader).await,
+        Method::Resign => ask(door, call, request, election::resign).await,
         Method::HealthCheck => ask(door, call, request, health::check).await,
         Method::HealthList => ask(door, call, request, health::list).await,
         _ => {
@@ -261,6 +267,10 @@ pub(crate) async fn open_stream(
         Method::HealthWatch => {
             let request = only(Inlet::new(requests, door, method)).await;
             Driven::start(door, method, call, accounting, |stage| health::watch(stage, request))
+        }
+        Method::Observe => {
+            let request = only(Inlet::new(requests, door, method)).await;
+            Driven::start(door, method, call, accounting, |stage| election::observe(stage, request))
         }
         _ => {
             let status = later::status(method);

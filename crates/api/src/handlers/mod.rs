@@ -3,9 +3,12 @@
 
 pub(crate) mod auth;
 pub(crate) mod cluster;
+pub(crate) mod election;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod later;
 pub(crate) mod lease;
+mod line;
+pub(crate) mod lock;
 pub(crate) mod maintenance;
 pub(crate) mod watch;

@@ -4,6 +4,7 @@ mod authority;
 mod errors;
 mod keys;
 mod leases;
+mod lines;
 mod pages;
 mod streams;
 mod support;

@@ -17,7 +17,7 @@ fn unknown_paths() {
             client.failure("/etcdserverpb.KV/Zap", &put("", "")).await,
             (12, "unknown method Zap for service etcdserverpb.KV".into())
         );
-        let (code, text) = client.failure("/v3lockpb.Lock/Lock", &put("", "")).await;
+        let (code, text) = client.failure("/etcdserverpb.Auth/UserList", &put("", "")).await;
         assert!(code == 12 && text.contains("not served yet"), "{text}");
     });
 }

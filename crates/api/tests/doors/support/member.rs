@@ -27,6 +27,8 @@ enum Mail {
     Read(Waiter),
     /// Whoever asks is told the moment it is reached.
     Settle(mpsc::Sender<()>),
+    /// Nothing goes on before this ends.
+    Hold(mpsc::Receiver<()>),
 }
 
 pub struct Member {
@@ -92,6 +94,13 @@ impl Member {
         is_done.recv().expect("the member works");
     }
 
+    /// Answers nothing that is posted from now on until the result is dropped.
+    pub fn hold(&self) -> mpsc::Sender<()> {
+        let (held, until) = mpsc::channel();
+        self.post(Mail::Hold(until));
+        held
+    }
+
     fn post(&self, mail: Mail) {
         self.mail.lock().unwrap().send(mail).expect("the member works");
     }
@@ -104,6 +113,11 @@ fn work(mut machine: Machine, hub: &Hub, mail: &mpsc::Receiver<Mail>, answer: &M
         let (waiter, completion) = match (mail, answer) {
             (Mail::Settle(done), _) => {
                 done.send(()).expect("somebody waits");
+                continue;
+            }
+            (Mail::Hold(until), _) => {
+                // The sender's end is what is waited for.
+                let _ = until.recv();
                 continue;
             }
             (_, Answer::Never) => continue,

@@ -4,7 +4,7 @@ mod client;
 mod member;
 mod plain;
 
-pub use client::Client;
+pub use client::{Call, Client};
 pub use member::{Answer, Member};
 pub use plain::{Page, request};
 
