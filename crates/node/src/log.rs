@@ -98,6 +98,12 @@ impl dyn Log + '_ {
         self.log_at(level, logger, Location::caller(), msg, fields);
     }
 
+    /// [`Level::Debug`] without a sub-logger.
+    #[track_caller]
+    pub fn debug(&self, msg: &str, fields: &[(&str, Value)]) {
+        self.log_at(Level::Debug, None, Location::caller(), msg, fields);
+    }
+
     /// [`Level::Info`] without a sub-logger.
     #[track_caller]
     pub fn info(&self, msg: &str, fields: &[(&str, Value)]) {

@@ -19,7 +19,7 @@ use milepost_machine::member::{Bootstrap, BootstrapError};
 use milepost_mvcc::StoreError;
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, LogIndex, MemberId, Term};
-use milepost_wal::{Metadata, Options, Recovered, Wal, WalError};
+use milepost_wal::{Metadata, Options, Recovered, Wal, WalError, snap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -137,7 +137,26 @@ pub(crate) fn recover(
         ];
         config.log.warn("cut a torn tail off the log: it was never synced, so nobody relies on it", &fields);
     }
+    set_broken_snap_files_aside(config, &**disk, &found)?;
     resume(config, wal, found, applied)
+}
+
+/// Looks at the `.snap` files that the log names, newest first, up to the first that is whole.
+///
+/// As in etcd 3.7 the log's own records say where to begin and the store holds the data: nothing is taken from these
+/// files, so a damaged one costs nothing. But tools, and older members that the directory is moved to, read them: it is
+/// renamed as they would, and told of while somebody can still look into it.
+fn set_broken_snap_files_aside(config: &NodeConfig, disk: &dyn Disk, found: &Recovered) -> Result<(), StartError> {
+    let dir = config.snap_path();
+    let mut broken = Vec::new();
+    let named = |term, index| found.snapshots.iter().any(|mark| (mark.term, mark.index) == (term, index));
+    snap::newest(disk, &dir, named, &mut broken)?;
+    for error in &broken {
+        let message = "set a damaged snapshot file aside as .broken: log and store hold all that it held, and the next \
+                       snapshot point writes another; check the disk";
+        config.log.warn(message, &[("problem", Value::from(error.to_string()))]);
+    }
+    Ok(())
 }
 
 fn has_log(disk: &dyn Disk, config: &NodeConfig) -> Result<bool, StartError> {

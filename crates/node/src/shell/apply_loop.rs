@@ -13,7 +13,7 @@ use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply, Versio
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 /// Entries applied before their answers leave: enough to share a wake among many, little enough that nobody waits long.
@@ -303,6 +303,12 @@ impl ApplyLoop {
     }
 
     fn ask_for_snapshot_point(&mut self) {
+        // After the positions of this batch: see the keeper.
+        fence(Ordering::SeqCst);
+        if self.shared.point_waits.swap(false, Ordering::SeqCst) {
+            // A closed queue: the node stops.
+            let _ = self.shared.to_keeper.push(KeeperJob::SnapshotPoint);
+        }
         let since = self.since_snapshot;
         let many = since.entries >= self.rule.entries && self.shared.now() >= self.next_snapshot;
         if many || since.bytes >= self.rule.bytes {

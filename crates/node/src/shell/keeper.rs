@@ -15,6 +15,7 @@ use milepost_types::{LogIndex, Term};
 use milepost_wal::{SnapshotMark, snap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::sync_channel;
 
 /// Entries behind a snapshot point that followers may still ask for. Source: etcd `SnapshotCatchUpEntries`.
@@ -72,7 +73,7 @@ impl Keeper {
             };
         }
         let (index, term) = (durable.index.0, durable.term.0);
-        if index <= self.last_point {
+        if index <= self.last_point || !self.is_noted(index) {
             return Ok(());
         }
         let membership = self.membership_at(index);
@@ -104,6 +105,23 @@ impl Keeper {
             self.shared.log.warn("old snapshot files could not be deleted", &[("error", error.to_string().into())]);
         }
         Ok(())
+    }
+
+    /// Does the apply thread's note of the membership reach up to `index`? The store has an entry an instant before that:
+    /// with the membership of before, the point would say who *was* a member there. If not, the apply thread asks again.
+    fn is_noted(&self, index: u64) -> bool {
+        if self.shared.applied() >= index {
+            return true;
+        }
+        self.shared.point_waits.store(true, Ordering::SeqCst);
+        // It may have come there meanwhile and look at the flag only after the next entry: either it sees the flag, or
+        // this sees where it is.
+        fence(Ordering::SeqCst);
+        let noted = self.shared.applied() >= index;
+        if !noted {
+            self.shared.log.debug("a snapshot point waits for apply", &[("index", Value::from(index))]);
+        }
+        noted
     }
 
     /// The disk is full. What was tried can wait: the log is kept as long, and the next point is as good.

@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub log_full: AtomicBool,
     /// Ascending by index; entries older than the newest snapshot point are forgotten.
     pub membership: Mutex<Vec<MembershipAt>>,
+    /// A snapshot point waits for the apply thread to note what the store has already.
+    pub point_waits: AtomicBool,
     pub leader_watchers: Mutex<Vec<LeaderWatcher>>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -136,6 +138,7 @@ impl Shared {
             hub,
             log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
+            point_waits: AtomicBool::new(false),
             leader_watchers: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),

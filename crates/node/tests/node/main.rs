@@ -3,5 +3,6 @@
 mod life;
 mod lives;
 mod load;
+mod points;
 mod refusals;
 mod world;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use milepost_engine::mem::MemEngine;
-use milepost_env::{OsClock, SimDisk};
+use milepost_env::{Clock, OsClock, SimDisk};
 use milepost_machine::{Error, Reply};
 use milepost_mvcc::{Store, StoreOptions};
 use milepost_node::log::{Level, Log, Value};
@@ -69,10 +69,14 @@ impl Home {
     }
 
     pub fn start(&self) -> Result<Node, StartError> {
+        self.start_by(Arc::new(OsClock))
+    }
+
+    pub fn start_by(&self, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
         let (engine, store) = (Arc::clone(&self.engine), self.store.clone());
         let world = World {
             disk: Arc::new(self.disk.clone()),
-            clock: Arc::new(OsClock),
+            clock,
             letters: Box::new(NoLetters),
             open_store: Box::new(move |_| Store::open(engine, store)),
         };
