@@ -75,6 +75,8 @@ pub enum EngineError {
     NotWritten {
         /// Directory of the engine.
         path: PathBuf,
+        /// The room for it had been promised: something else is the matter, which may pass.
+        had_room: bool,
         /// What the store or the system said.
         source: heed::Error,
     },
@@ -96,6 +98,12 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotWritten { .. })
+    }
+
+    /// It failed because the disk is full, for all that is known.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::NotWritten { had_room: false, .. } | Self::NoRoom { .. })
     }
 }
 

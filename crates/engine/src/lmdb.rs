@@ -49,6 +49,8 @@ pub struct LmdbEngine {
     place: Option<Place>,
     /// The environment's file, opened a second time. See [`LmdbEngine::is_sound`].
     witness: File,
+    /// The file system has promised the room that was last asked for.
+    room_promised: AtomicBool,
 }
 
 /// Where an engine stands among others.
@@ -98,6 +100,8 @@ impl LmdbEngine {
             action: "create directory",
             source,
         })?;
+        let data = path.join(DATA_FILE);
+        let is_new = !data.exists();
         let mut builder = EnvOpenOptions::new();
         builder.map_size(options.map_size).max_readers(options.max_readers).max_dbs(Table::ALL.len() as u32);
         // SAFETY: NO_META_SYNC only weakens durability, as the essay tells. The map is shared with nobody: the member's
@@ -111,10 +115,18 @@ impl LmdbEngine {
             builder.open(path)
         }
         .map_err(lmdb_error(path, "open"))?;
-        let data = path.join("data.mdb");
-        let witness = File::open(&data).map_err(|source| EngineError::Io { path: data, action: "open", source })?;
+        let io = |path: &Path, action| {
+            let path = path.to_owned();
+            move |source| EngineError::Io { path, action, source }
+        };
+        let witness = File::open(&data).map_err(io(&data, "open"))?;
+        if is_new && !options.no_sync {
+            // LMDB syncs the file but not its name: without that a power cut could leave an empty directory, which
+            // would be taken for a new store.
+            File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path, "sync"))?;
+        }
         let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
-        Ok(Self { env, tables, path: path.to_owned(), place, witness })
+        Ok(Self { env, tables, path: path.to_owned(), place, witness, room_promised: AtomicBool::new(false) })
     }
 
     /// Directory of the environment.
@@ -132,6 +144,9 @@ fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> 
     let path = path.to_owned();
     move |source| EngineError::Lmdb { path, action, source }
 }
+
+/// LMDB's name for the file.
+const DATA_FILE: &str = "data.mdb";
 
 /// Pages at the start of the file that say which of the others count.
 const META_PAGES: u64 = 2;
@@ -254,12 +269,14 @@ impl LmdbEngine {
     /// Allots blocks beyond the end of the file without changing its length, which LMDB trusts; false if there is no
     /// room.
     fn allocate(&self, bytes: u64) -> bool {
+        self.room_promised.store(true, Ordering::Relaxed);
         if bytes == 0 {
             return true;
         }
         let Ok(file) = self.env.try_clone_inner_file() else { return false };
         // A file system without fallocate gives no promise; the commit itself will tell.
         let done = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, self.end(), bytes);
+        self.room_promised.store(done.is_ok(), Ordering::Relaxed);
         matches!(done, Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS))
     }
 
@@ -336,7 +353,10 @@ impl WriteTxn for LmdbWrite<'_> {
         self.txn.commit().map_err(|source| match source {
             // Broken by an earlier failure to write the page that names the newest commit.
             heed::Error::Mdb(heed::MdbError::Panic) => engine.error("commit")(source),
-            _ if engine.is_sound() => EngineError::NotWritten { path: engine.path.clone(), source },
+            _ if engine.is_sound() => {
+                let had_room = engine.room_promised.load(Ordering::Relaxed);
+                EngineError::NotWritten { path: engine.path.clone(), had_room, source }
+            }
             _ => engine.error("commit")(source),
         })
     }

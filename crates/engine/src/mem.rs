@@ -35,6 +35,7 @@ pub struct MemEngine {
     failing_commits: AtomicU64,
     failing_syncs: AtomicU64,
     unwritten_commits: AtomicU64,
+    hindered_commits: AtomicU64,
     broken_reserves: AtomicU64,
     condemned: Mutex<Option<String>>,
     successor: Mutex<Option<Arc<MemEngine>>>,
@@ -82,6 +83,11 @@ impl MemEngine {
     /// The next `count` commits fail for want of room; nothing is lost.
     pub fn fill_disk(&self, count: u64) {
         self.unwritten_commits.store(count, Ordering::Relaxed);
+    }
+
+    /// The next `count` commits fail before their sync although there is room; nothing is lost.
+    pub fn hinder_commits(&self, count: u64) {
+        self.hindered_commits.store(count, Ordering::Relaxed);
     }
 
     /// The next `count` calls of [`Engine::reserve`] find no room.
@@ -261,7 +267,11 @@ impl WriteTxn for MemWrite<'_> {
         }
         if take_one(&engine.unwritten_commits) {
             let source = heed::Error::Io(std::io::ErrorKind::StorageFull.into());
-            return Err(EngineError::NotWritten { path: "memory".into(), source });
+            return Err(EngineError::NotWritten { path: "memory".into(), had_room: false, source });
+        }
+        if take_one(&engine.hindered_commits) {
+            let source = heed::Error::Io(std::io::ErrorKind::Other.into());
+            return Err(EngineError::NotWritten { path: "memory".into(), had_room: true, source });
         }
         // As LMDB: what changes nothing is not written, and syncs nothing.
         if staged.is_empty() {

@@ -167,7 +167,10 @@ impl Inner {
     pub(crate) fn end(&self, txn: Box<dyn WriteTxn + '_>) -> Result<(), StoreError> {
         txn.commit().map_err(|error| {
             if error.is_retryable() {
-                self.short_of_space.store(true, Ordering::Relaxed);
+                // An alarm for want of room stops the cluster's writes: not for a fault of another kind.
+                if error.is_for_want_of_room() {
+                    self.short_of_space.store(true, Ordering::Relaxed);
+                }
                 self.stats.commit_retries.fetch_add(1, Ordering::Relaxed);
                 error.into()
             } else {

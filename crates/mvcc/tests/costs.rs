@@ -46,7 +46,7 @@ fn compact(store: &Store, writer: &mut Writer, index: &mut u64) {
 #[test]
 fn opening_reads_as_little_with_many_keys_as_with_few() {
     let mut counts = Vec::new();
-    for keys in [1000, 10_000, 200_000] {
+    for keys in [10_000, 1_000_000] {
         let dir = tempfile::tempdir().expect("directory");
         let engine: Arc<dyn Engine> = Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("engine"));
         let (store, mut writer, _) = Store::open(engine.clone(), options()).expect("open");
@@ -57,7 +57,7 @@ fn opening_reads_as_little_with_many_keys_as_with_few() {
         assert_eq!(store.revision(), 1 + keys.div_ceil(BATCH) as i64);
         counts.push(opened.records_read);
     }
-    assert!(counts[0] < 20 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    assert!(counts[0] < 20 && counts[0] == counts[1], "{counts:?}");
 }
 
 #[test]

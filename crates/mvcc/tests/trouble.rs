@@ -46,6 +46,20 @@ fn a_commit_without_room_is_kept_and_tried_again() {
 }
 
 #[test]
+fn a_commit_that_fails_with_room_left_is_tried_again_without_an_alarm() {
+    let engine = Arc::new(MemEngine::new());
+    let (store, mut writer) = open(&engine, 10);
+    put(&mut writer, 1, "a").expect("put");
+    engine.hinder_commits(2);
+    for _ in 0..2 {
+        assert!(store.step(true).is_err());
+        assert_eq!((store.space(), store.failed()), (SpaceState::Ok, None));
+    }
+    assert!(store.step(true).expect("the fault has passed"));
+    assert_eq!((engine.dump(Table::History).len(), store.stats().commit_retries), (1, 2));
+}
+
+#[test]
 fn a_compaction_step_that_deletes_nothing_makes_nothing_durable() {
     let engine = Arc::new(MemEngine::new());
     let options = StoreOptions { background: false, compaction_batch: 2, ..StoreOptions::default() };
