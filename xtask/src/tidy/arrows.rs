@@ -38,7 +38,11 @@ const WORLD: &[(&str, &[&str], &str)] = &[
     ("rustls", &["api", "peers", "client"], "TLS stops at the doors"),
     ("tokio-rustls", &["api", "peers", "client"], "TLS stops at the doors"),
     ("h2", &["api", "peers", "client", "bench"], "HTTP/2 stops at the doors and the load generator"),
-    ("tokio", &["api", "peers", "client", "server", "node", "bench"], "what decides is synchronous; only shells wait"),
+    (
+        "tokio",
+        &["api", "peers", "client", "server", "node", "ctl", "bench"],
+        "what decides is synchronous; only shells wait",
+    ),
     ("raft", &["node"], "one room knows the consensus library"),
     ("heed", &["engine"], "one room knows the embedded store"),
     ("lmdb", &["engine"], "one room knows the embedded store"),

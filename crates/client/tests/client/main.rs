@@ -1,0 +1,4 @@
+//! The client against real doors, and against servers that misbehave.
+
+mod calls;
+mod support;
