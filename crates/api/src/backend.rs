@@ -10,7 +10,7 @@ use milepost_machine::Reader;
 use milepost_mvcc::watch::Hub;
 
 use milepost_node::metrics::NodeMetrics;
-pub use milepost_node::{Completion, CompletionSink, NodeError, Waiter};
+pub use milepost_node::{Completion, CompletionSink, DefragmentDone, NodeError, Waiter};
 
 /// Where this member stands, as far as callers are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The monotonic clock by which leases run.
     fn now(&self) -> Duration;
 
+    /// Rewrites the store without its free space while everything goes on, and tells `done` of the end, on another
+    /// thread: it must be short.
+    fn defragment(&self, done: DefragmentDone);
+
     /// What Raft, the log and apply count.
     fn metrics(&self) -> &NodeMetrics;
 }
@@ -94,6 +98,10 @@ impl Backend for milepost_node::Node {
 
     fn now(&self) -> Duration {
         self.clock().monotonic()
+    }
+
+    fn defragment(&self, done: DefragmentDone) {
+        self.defragment(done);
     }
 
     fn metrics(&self) -> &NodeMetrics {

@@ -126,6 +126,8 @@ pub struct ApiConfig {
     pub is_gateway_on: bool,
     /// Serve `/debug/pprof/` (`--enable-pprof`, or `--log-level=debug`).
     pub is_pprof_on: bool,
+    /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
+    pub stop_serving_on_defragment: bool,
     /// Told about slow calls, on the door's thread: must not block.
     pub on_slow: Option<std::sync::Arc<dyn Fn(SlowCall) + Send + Sync>>,
 }
@@ -144,6 +146,7 @@ impl Default for ApiConfig {
             host_whitelist: vec!["*".into()],
             is_gateway_on: true,
             is_pprof_on: false,
+            stop_serving_on_defragment: false,
             on_slow: None,
         }
     }

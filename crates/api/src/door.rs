@@ -14,6 +14,7 @@ use milepost_machine::{Reader, Reply};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use tokio::sync::watch;
 
 use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
@@ -30,6 +31,8 @@ pub(crate) struct Door {
     pub(crate) page: Arc<Page>,
     pub(crate) sink: Arc<Sink>,
     pub(crate) slots: Rc<Slots>,
+    /// What the health service says: the same for every door.
+    pub(crate) serving: Arc<watch::Sender<bool>>,
     /// Set once, when the server stops: open streams end.
     pub(crate) is_stopping: Cell<bool>,
     /// No leader for three election timeouts: streams that asked for one end.
@@ -61,6 +64,7 @@ impl Door {
         backend: Arc<dyn Backend>,
         metrics: Arc<DoorMetrics>,
         page: Arc<Page>,
+        serving: Arc<watch::Sender<bool>>,
     ) -> Self {
         Self {
             config,
@@ -69,6 +73,7 @@ impl Door {
             page,
             sink: Arc::new(Sink::new()),
             slots: Rc::default(),
+            serving,
             is_stopping: Cell::new(false),
             is_leader_lost: Cell::new(false),
             reads: Reads::default(),
@@ -270,6 +275,16 @@ impl Door {
             return Some(status::STOPPED);
         }
         (call.require_leader && self.is_leader_lost.get()).then_some(status::NO_LEADER)
+    }
+
+    /// Waits until the server stops. For calls that wait for something else without end.
+    pub(crate) async fn stopping(&self) {
+        let wake = self.slots.open_stream();
+        std::future::poll_fn(|cx| {
+            while wake.poll(cx).is_ready() {}
+            if self.is_stopping.get() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Reports `took` if it is long.

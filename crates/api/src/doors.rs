@@ -105,6 +105,7 @@ impl Doors {
         let page = Arc::new(Page::new(&config, &*backend, metrics.clone()));
         let config = Arc::new(config);
         let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
+        let serving = Arc::new(watch::Sender::new(true));
         let (stop, stopped) = watch::channel(None);
         let mut doors = Self { stop, threads: Vec::new(), addresses };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
@@ -114,6 +115,7 @@ impl Doors {
                 backend: Arc::clone(&backend),
                 metrics,
                 page: Arc::clone(&page),
+                serving: Arc::clone(&serving),
                 sockets: Arc::clone(&sockets),
                 stopped: stopped.clone(),
             };
@@ -164,6 +166,7 @@ struct Seed {
     backend: Arc<dyn Backend>,
     metrics: Arc<DoorMetrics>,
     page: Arc<Page>,
+    serving: Arc<watch::Sender<bool>>,
     sockets: Arc<Semaphore>,
     stopped: watch::Receiver<Option<Instant>>,
 }
@@ -183,7 +186,7 @@ impl Seed {
 
     fn serve(self, runtime: &LocalRuntime, ready: mpsc::Sender<io::Result<()>>) {
         runtime.block_on(async move {
-            let door = Rc::new(Door::new(self.config, self.backend, self.metrics, self.page));
+            let door = Rc::new(Door::new(self.config, self.backend, self.metrics, self.page, self.serving));
             spawn(completions::dispatch(Arc::clone(&door.sink), Rc::clone(&door.slots)));
             let observer = Rc::clone(&door);
             spawn(completions::sweep(Rc::clone(&door.slots), move |now| observer.note_leader(now)));

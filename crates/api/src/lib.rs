@@ -30,7 +30,7 @@ mod listen;
 mod metrics;
 mod status;
 
-pub use backend::{Backend, Completion, CompletionSink, NodeError, Standing, Waiter};
+pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, Standing, Waiter};
 pub use config::{ApiConfig, Limits, Listen, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};

@@ -33,7 +33,8 @@ impl Store {
     /// Rewrites the store without its free space; blocks the caller until it is done, and nobody else.
     ///
     /// # Errors
-    /// [`StoreError::Engine`] if the disk has no room for a second copy or fails: the store goes on as it was.
+    /// [`StoreError::Engine`] if the disk has no room for a second copy or fails: the store goes on as it was. So it does
+    /// after [`StoreError::Closed`].
     /// [`StoreError::Failed`] if the switch itself failed half-way: then the member must stop.
     pub fn defragment(&self) -> Result<(), StoreError> {
         let inner = self.inner();
@@ -63,16 +64,22 @@ impl Inner {
     fn fill(&self, old: &dyn Engine, new: &dyn Engine) -> Result<Revision, StoreError> {
         let newest = self.committer.lock().committed.revision;
         let end = Revision::end_of(newest).to_bytes();
-        copy(old, Table::History, Bound::Included(&end), &mut check, &mut |chunk| append(new, Table::History, chunk))?;
-        copy(old, Table::Current, Bound::Unbounded, &mut check, &mut |chunk| append(new, Table::Current, chunk))?;
+        for (table, end) in [(Table::History, Bound::Included(&end[..])), (Table::Current, Bound::Unbounded)] {
+            copy(old, table, end, &mut check, &mut |chunk| {
+                self.check_open()?;
+                append(new, table, chunk)
+            })?;
+        }
         let mut next = Revision::new(newest + 1, 0);
         for _ in 0..ROUNDS {
             let newest = self.committer.lock().committed.revision;
             if newest - next.main < LITTLE {
                 break;
             }
+            self.check_open()?;
             next = catch_up(old, new, next, newest)?;
         }
+        self.check_open()?;
         Ok(next)
     }
 

@@ -47,6 +47,9 @@ pub enum StoreError {
     /// The engine failed.
     #[error("store engine: {0}")]
     Engine(Arc<EngineError>),
+    /// The store was closed meanwhile.
+    #[error("the store is being closed")]
+    Closed,
     /// The store failed before and what is on disk is unknown: the member must stop.
     #[error("store has failed: {0}")]
     Failed(Arc<str>),

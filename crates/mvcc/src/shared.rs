@@ -211,6 +211,11 @@ impl Inner {
         }
     }
 
+    /// Errs if the store is closed: what takes long looks at it from time to time.
+    pub fn check_open(&self) -> Result<(), StoreError> {
+        if self.core.lock().stop { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
     /// Does `work` under the eyes of the observer.
     pub fn observed<T>(&self, work: Work, body: impl FnOnce() -> T) -> T {
         let observer = self.observer.get();

@@ -47,6 +47,8 @@ pub struct NodeConfig {
     pub warning_apply: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub compaction: CompactionMode,
+    /// Rewrite the store at the start if that gives back so many bytes; 0: never. `--bootstrap-defrag-threshold-megabytes`.
+    pub bootstrap_defragment_bytes: u64,
     /// What the state machine is told; its ids are filled in by the node.
     pub machine: milepost_machine::Config,
     /// How watches are served.
@@ -77,6 +79,7 @@ impl NodeConfig {
             max_wals: 5,
             warning_apply: Duration::from_millis(100),
             compaction: CompactionMode::Off,
+            bootstrap_defragment_bytes: 0,
             machine: milepost_machine::Config::default(),
             watch: milepost_mvcc::watch::HubOptions::default(),
             log,

@@ -43,6 +43,7 @@ pub use core::Role;
 pub use node::{Node, OpenStore, Status, World};
 pub use recovery::StartError;
 pub use recovery::guard::GuardError;
+pub use shell::defragmenter::DefragmentDone;
 pub use shell::raft_loop::{Letters, NoLetters};
 pub use shell::shared::{LeaderWatcher, StopReason};
 pub use waiter::{Completion, CompletionSink, NodeError, Waiter};

@@ -6,6 +6,7 @@ use crate::log::Value;
 use crate::metrics::NodeMetrics;
 use crate::recovery::{self, Recovery, StartError, guard};
 use crate::shell::apply_loop::{ApplyLoop, SnapshotRule};
+use crate::shell::defragmenter::{self, DefragmentDone};
 use crate::shell::duties::Duties;
 use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
@@ -97,6 +98,7 @@ impl Node {
         let World { disk, clock, letters, open_store } = world;
         let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
         let (store, writer, opened) = open_store(&config.store_path())?;
+        defragmenter::at_start(&store, config.bootstrap_defragment_bytes, &*config.log)?;
         let recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
         log_start(config, &recovery);
         let mut machine_config = config.machine.clone();
@@ -241,6 +243,13 @@ impl Node {
         &self.inner.shared.store
     }
 
+    /// Rewrites the store without its free space and tells `done` of the end. Reads and writes go on meanwhile.
+    ///
+    /// One run at a time: who asks meanwhile shares the next one.
+    pub fn defragment(&self, done: DefragmentDone) {
+        self.inner.shared.defragmenter.ask(&self.inner.shared, done);
+    }
+
     /// What the node counts.
     #[must_use]
     pub fn metrics(&self) -> &NodeMetrics {
@@ -287,6 +296,7 @@ impl Inner {
         let ends = [raft.join().is_ok(), log.join().is_ok(), keeper.join().is_ok()];
         // Before apply is waited for: it may be waiting for room in a store whose disk is full.
         self.shared.store.clone().close();
+        self.shared.defragmenter.stop();
         if let Ok(machine) = apply.join() {
             machine.into_writer().stop();
         }

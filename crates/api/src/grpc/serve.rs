@@ -218,6 +218,7 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
             wire::encode(&maintenance::status(door, call, request).await?)
         }
         Method::HashKv => ask(door, call, request, maintenance::hash_kv).await,
+        Method::Defragment => ask(door, call, request, maintenance::defragment).await,
         Method::Hash => ask(door, call, request, maintenance::hash).await,
         Method::AuthStatus => ask(door, call, request, auth::status).await,
         Method::Authenticate => ask(door, call, request, auth::authenticate).await,

@@ -1,11 +1,13 @@
 //! The Maintenance service.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use milepost_machine::Reply;
 use milepost_mvcc::{Store, StoreError};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use tokio::sync::{oneshot, watch};
 
 use crate::call::Call;
 use crate::door::{Door, confused};
@@ -92,6 +94,48 @@ pub(crate) async fn hash(door: &Rc<Door>, _: &Call, _: pb::HashRequest) -> Resul
     let revision = door.reader().revision();
     let hash = long(door, |store| store.hash()).await?;
     Ok(pb::HashResponse { header: door.header(revision), hash })
+}
+
+/// Rewrites the store without its free space. It goes on when the caller gives up.
+///
+/// # Errors
+/// The disk has no room for a second copy, or fails.
+pub(crate) async fn defragment(
+    door: &Rc<Door>,
+    _: &Call,
+    _: pb::DefragmentRequest,
+) -> Result<pb::DefragmentResponse, Status> {
+    let (done, is_done) = oneshot::channel();
+    let pause = door.config.stop_serving_on_defragment.then(|| Pause::begin(&door.serving));
+    door.backend.defragment(Box::new(move |result| {
+        drop(pause);
+        // Nobody may be listening.
+        let _ = done.send(result);
+    }));
+    tokio::select! {
+        result = is_done => match result {
+            Ok(Ok(())) => Ok(pb::DefragmentResponse { header: None }),
+            Ok(Err(why)) => Err(Status::with(Code::Unknown, why)),
+            Err(_) => Err(confused("a defragmentation broke off")),
+        },
+        () = door.stopping() => Err(status::STOPPED),
+    }
+}
+
+/// The health service says "not serving" while this lives.
+struct Pause(Arc<watch::Sender<bool>>);
+
+impl Pause {
+    fn begin(serving: &Arc<watch::Sender<bool>>) -> Self {
+        serving.send_replace(false);
+        Self(Arc::clone(serving))
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
 }
 
 /// Reads a lot of the store without keeping this core's clients waiting.

@@ -1,6 +1,7 @@
 //! The doors from outside: bytes in, bytes out.
 
 mod authority;
+mod defragment;
 mod errors;
 mod keys;
 mod leases;

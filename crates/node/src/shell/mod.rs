@@ -14,6 +14,7 @@
 //! has a bounded number under way.
 
 pub(crate) mod apply_loop;
+pub(crate) mod defragmenter;
 pub(crate) mod duties;
 pub(crate) mod keeper;
 pub(crate) mod log_loop;

@@ -1,6 +1,7 @@
 //! What the threads of one node share.
 
 use super::apply_loop::ApplyJob;
+use super::defragmenter::Defragmenter;
 use super::keeper::KeeperJob;
 use super::log_loop::LogJob;
 use super::queue::Queue;
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub hub: Hub,
     /// No space could be reserved for the next segment of the log.
     pub log_full: AtomicBool,
+    pub defragmenter: Defragmenter,
     /// Ascending by index; entries older than the newest snapshot point are forgotten.
     pub membership: Mutex<Vec<MembershipAt>>,
     /// A snapshot point waits for the apply thread to note what the store has already.
@@ -136,6 +138,7 @@ impl Shared {
             reader,
             lessor,
             hub,
+            defragmenter: Defragmenter::default(),
             log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
             point_waits: AtomicBool::new(false),

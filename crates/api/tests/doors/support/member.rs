@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use milepost_api::{Backend, Completion, NodeError, Standing, Waiter};
+use milepost_api::{Backend, Completion, DefragmentDone, NodeError, Standing, Waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
 use milepost_mvcc::watch::{Hub, HubOptions};
@@ -42,6 +42,8 @@ pub struct Member {
     pub standing: Mutex<Standing>,
     /// What becomes of proposals and reads.
     pub answer: Arc<Mutex<Answer>>,
+    /// Held, it keeps defragmentations waiting; why they fail, if they do.
+    pub defragment_gate: Arc<Mutex<Option<String>>>,
     /// Reads that were asked for.
     pub reads: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl Member {
             metrics: NodeMetrics::default(),
             standing: Mutex::new(standing),
             answer,
+            defragment_gate: Arc::default(),
             reads: AtomicU64::new(0),
         }
     }
@@ -165,6 +168,17 @@ impl Backend for Member {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn defragment(&self, done: DefragmentDone) {
+        let (store, gate) = (self.reader.store(), Arc::clone(&self.defragment_gate));
+        std::thread::spawn(move || {
+            let result = match &*gate.lock().unwrap() {
+                Some(why) => Err(why.clone()),
+                None => store.defragment().map_err(|error| error.to_string()),
+            };
+            done(result);
+        });
     }
 
     fn metrics(&self) -> &NodeMetrics {

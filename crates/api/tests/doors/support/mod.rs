@@ -36,9 +36,15 @@ impl Server {
     }
 
     pub fn with(limits: Limits, member: Member) -> Self {
+        Self::configured(member, |config| config.limits = limits)
+    }
+
+    /// With two doors and what `set` says.
+    pub fn configured(member: Member, set: impl FnOnce(&mut ApiConfig)) -> Self {
         let listen = vec![Listen::Tcp { host: "127.0.0.1".into(), port: 0 }];
         let member = Arc::new(member);
-        let config = ApiConfig { listen, doors: 2, limits, ..ApiConfig::default() };
+        let mut config = ApiConfig { listen, doors: 2, ..ApiConfig::default() };
+        set(&mut config);
         let doors = Doors::start(config, member.clone()).expect("the doors open");
         Self { member, doors }
     }
