@@ -1,12 +1,17 @@
 //! What the doors are told once, at start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Where clients knock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use milepost_node::log::{Log, NoLog};
+
+use crate::tls::TlsSettings;
+
+/// A socket where clients knock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// Plain TCP.
+    /// TCP.
     Tcp {
         /// IP address, `localhost`, or empty for every address of the machine.
         host: String,
@@ -20,10 +25,69 @@ pub enum Listen {
 impl std::fmt::Display for Listen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "http://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+/// What is served behind a listener. Source: `facts/http.md` §5 and §7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything: `--listen-client-urls` alone.
+    Mixed,
+    /// gRPC alone: `--listen-client-urls` beside `--listen-client-http-urls`.
+    Grpc,
+    /// Pages and the gateway, no gRPC: `--listen-client-http-urls`.
+    Http,
+    /// Metrics and health, nothing else: `--listen-metrics-urls`.
+    Metrics,
+}
+
+impl Role {
+    /// `traffic` of etcd's log lines.
+    #[must_use]
+    pub const fn traffic(self) -> &'static str {
+        match self {
+            Self::Mixed => "grpc+http",
+            Self::Grpc => "grpc",
+            Self::Http | Self::Metrics => "http",
+        }
+    }
+}
+
+/// One URL that is listened on.
+///
+/// Two listeners may have one address if one of them speaks TLS and the other does not: the first byte of a connection
+/// then tells which is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The socket.
+    pub address: Listen,
+    /// What it is for.
+    pub role: Role,
+    /// TLS (`https`, `unixs`); needs [`ApiConfig::tls`].
+    pub is_tls: bool,
+}
+
+impl Listener {
+    /// Everything, without TLS.
+    #[must_use]
+    pub const fn plain(address: Listen) -> Self {
+        Self { address, role: Role::Mixed, is_tls: false }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = match (&self.address, self.is_tls) {
+            (Listen::Tcp { .. }, false) => "http",
+            (Listen::Tcp { .. }, true) => "https",
+            (Listen::Unix(_), false) => "unix",
+            (Listen::Unix(_), true) => "unixs",
+        };
+        write!(f, "{scheme}://{}", self.address)
     }
 }
 
@@ -41,6 +105,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// How often an idle connection is pinged (`--grpc-keepalive-interval`); zero: never.
     pub keepalive_interval: Duration,
+    /// A client that pings more often than this is sent away (`--grpc-keepalive-min-time`); zero: it may.
+    pub keepalive_min_time: Duration,
     /// How long a ping may stay unanswered (`--grpc-keepalive-timeout`).
     pub keepalive_timeout: Duration,
     /// Base of the time that an answer may take.
@@ -80,6 +146,7 @@ impl Default for Limits {
             max_concurrent_streams: u32::MAX,
             max_connections: 0,
             keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_min_time: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(20),
             election_timeout: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),
@@ -104,8 +171,10 @@ pub struct SlowCall {
 /// Everything that the doors need to know besides the node.
 #[derive(Clone)]
 pub struct ApiConfig {
-    /// Where to listen; all of them serve gRPC and HTTP alike.
-    pub listen: Vec<Listen>,
+    /// Where to listen.
+    pub listeners: Vec<Listener>,
+    /// Certificates and rules of the listeners that speak TLS.
+    pub tls: Option<TlsSettings>,
     /// Threads, each with its own listeners and connections; 0: one per core.
     pub doors: usize,
     /// Let other processes listen on the same ports (`--socket-reuse-port`).
@@ -128,14 +197,17 @@ pub struct ApiConfig {
     pub is_pprof_on: bool,
     /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
     pub stop_serving_on_defragment: bool,
+    /// Told about refused connections and certificates that changed.
+    pub log: Arc<dyn Log>,
     /// Told about slow calls, on the door's thread: must not block.
-    pub on_slow: Option<std::sync::Arc<dyn Fn(SlowCall) + Send + Sync>>,
+    pub on_slow: Option<Arc<dyn Fn(SlowCall) + Send + Sync>>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
         Self {
-            listen: vec![Listen::Tcp { host: "localhost".into(), port: 2379 }],
+            listeners: vec![Listener::plain(Listen::Tcp { host: "localhost".into(), port: 2379 })],
+            tls: None,
             doors: 0,
             reuse_port: false,
             limits: Limits::default(),
@@ -147,6 +219,7 @@ impl Default for ApiConfig {
             is_gateway_on: true,
             is_pprof_on: false,
             stop_serving_on_defragment: false,
+            log: Arc::new(NoLog),
             on_slow: None,
         }
     }

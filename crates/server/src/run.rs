@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use milepost_api::{ApiConfig, Doors, Limits, Listen, SlowCall};
+use milepost_api::{ApiConfig, Doors, Limits, Listen, Listener, SlowCall};
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{NoLetters, Node, NodeConfig, StopReason, World};
@@ -261,13 +261,14 @@ fn node_config(config: &Config, log: &Arc<dyn Log>) -> NodeConfig {
 }
 
 fn api_config(config: &Config, log: &Arc<dyn Log>) -> ApiConfig {
-    let log = Arc::clone(log);
+    let told = Arc::clone(log);
     let listen = |url: &Url| match url.scheme.as_str() {
         "unix" => Listen::Unix(url.host.clone().into()),
         _ => Listen::Tcp { host: url.host.clone(), port: url.port },
     };
     ApiConfig {
-        listen: config.listen_client.iter().map(listen).collect(),
+        listeners: config.listen_client.iter().map(listen).map(Listener::plain).collect(),
+        log: Arc::clone(log),
         limits: Limits {
             max_request_bytes: config.max_request_bytes,
             max_txn_ops: config.max_txn_ops,
@@ -277,7 +278,7 @@ fn api_config(config: &Config, log: &Arc<dyn Log>) -> ApiConfig {
         server_version: version::ETCD_VERSION.into(),
         own_version: env!("CARGO_PKG_VERSION").into(),
         on_slow: Some(Arc::new(move |call: SlowCall| {
-            log.warn(
+            told.warn(
                 "request took too long",
                 &[
                     ("took", call.took.into()),

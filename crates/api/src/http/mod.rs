@@ -13,11 +13,16 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::query::Query;
+use crate::config::Role;
+use crate::connection::Connection;
 use crate::door::Door;
 use crate::grpc::reply::{Reply, ReplyBody};
 
 /// Answers one HTTP/1 request.
-pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
+pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: Request<Incoming>) -> Reply {
+    if connection.role == Role::Metrics {
+        return route_metrics(&door, &request).await;
+    }
     let mut reply =
         if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { route(&door, &request).await };
     let headers = reply.headers_mut();
@@ -26,6 +31,16 @@ pub(crate) async fn serve(door: Rc<Door>, request: Request<Incoming>) -> Reply {
     headers.insert("access-control-allow-methods", HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
     headers.insert("access-control-allow-headers", HeaderValue::from_static("accept, content-type, authorization"));
     reply
+}
+
+/// The pages of a metrics listener. Source: `facts/http.md` §7.
+async fn route_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
+    let path = request.uri().path();
+    if matches!(path, "/metrics" | "/health") || checks::Suite::at(path).is_some() {
+        route(door, request).await
+    } else {
+        not_found()
+    }
 }
 
 async fn route(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_api::{ApiConfig, Doors, Limits, Listen};
+use milepost_api::{ApiConfig, Doors, Limits, Listen, Listener};
 
 /// A running server.
 pub struct Server {
@@ -41,9 +41,9 @@ impl Server {
 
     /// With two doors and what `set` says.
     pub fn configured(member: Member, set: impl FnOnce(&mut ApiConfig)) -> Self {
-        let listen = vec![Listen::Tcp { host: "127.0.0.1".into(), port: 0 }];
+        let listeners = vec![Listener::plain(Listen::Tcp { host: "127.0.0.1".into(), port: 0 })];
         let member = Arc::new(member);
-        let mut config = ApiConfig { listen, doors: 2, ..ApiConfig::default() };
+        let mut config = ApiConfig { listeners, doors: 2, ..ApiConfig::default() };
         set(&mut config);
         let doors = Doors::start(config, member.clone()).expect("the doors open");
         Self { member, doors }

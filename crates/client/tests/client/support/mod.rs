@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_api::{ApiConfig, Doors, Limits, Listen};
+use milepost_api::{ApiConfig, Doors, Limits, Listen, Listener};
 use milepost_client::{Client, Config, Deadline};
 use milepost_proto::etcdserverpb as pb;
 
@@ -34,7 +34,8 @@ impl Server {
             ..Limits::default()
         };
         let member = Arc::new(Member::new());
-        let config = ApiConfig { listen, doors: 1, limits, ..ApiConfig::default() };
+        let listeners = listen.into_iter().map(Listener::plain).collect();
+        let config = ApiConfig { listeners, doors: 1, limits, ..ApiConfig::default() };
         let doors = Doors::start(config, member.clone()).expect("the doors open");
         Server { member, doors }
     }
