@@ -20,6 +20,20 @@ type image struct {
 	contents map[int][]byte
 	names    map[string]int
 	dirs     map[string]bool
+	// late holds what a sector in the cache has and the disk has not: a sector reaches the disk as a whole, with
+	// everything that was written to it before.
+	late map[place][]piece
+}
+
+// place is one sector of one file.
+type place struct {
+	file   int
+	sector int64
+}
+
+type piece struct {
+	offset int64
+	data   []byte
 }
 
 // cut rebuilds the disk as it could be found after the power went right after events[:n].
@@ -54,7 +68,7 @@ func cut(events []event, n int, dice *rand.Rand, tally *Tally) *image {
 	}
 	keep := dice.Intn(changes + 1)
 	tally.DirectoryChangesDropped += changes - keep
-	img := &image{contents: map[int][]byte{}, names: map[string]int{}, dirs: map[string]bool{}}
+	img := &image{contents: map[int][]byte{}, names: map[string]int{}, dirs: map[string]bool{}, late: map[place][]piece{}}
 	for i, e := range events[:n] {
 		if isDirectoryChange(e.kind) {
 			if i < certainDir || keep > 0 {
@@ -110,12 +124,22 @@ func (img *image) bytes(e event, certain bool, dice *rand.Rand, tally *Tally) {
 			img.contents[e.file] = append(have, make([]byte, e.size-int64(len(have)))...)
 		} else if e.data != nil {
 			img.contents[e.file] = have[:e.size]
+			for at := range img.late {
+				if at.file == e.file && at.sector*sector >= e.size {
+					delete(img.late, at) // cut off in the cache as well
+				}
+			}
 		}
 	case kindWrite:
 		for start := 0; start < len(e.data); {
 			end := min(len(e.data), start+sector-int(e.offset+int64(start))%sector)
+			at := place{e.file, (e.offset + int64(start)) / sector}
+			img.late[at] = append(img.late[at], piece{e.offset + int64(start), e.data[start:end]})
 			if certain || dice.Intn(2) == 0 {
-				img.put(e.file, e.offset+int64(start), e.data[start:end])
+				for _, p := range img.late[at] {
+					img.put(e.file, p.offset, p.data)
+				}
+				delete(img.late, at)
 				if !certain {
 					tally.SectorsKept++
 				}
