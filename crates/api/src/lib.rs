@@ -3,8 +3,8 @@
 //! ```text
 //!  client ──► listener (one per core, same port) ──► connection (authority/, then hyper: HTTP/1 or HTTP/2)
 //!                                                      │ HTTP/2                 │ HTTP/1
-//!                                                    grpc/  framing, status   http/  health, version, metrics
-//!                                                      └──────► handlers/ ◄─────┘  (gateway: later)
+//!                                                    grpc/  framing, status   http/  pages    gateway/  JSON
+//!                                                      └──────► handlers/ ◄──────────────────────┘
 //!                                                                 │  decoded message and Call
 //!                                                               Door ── propose, read barrier ──► node
 //!                                                                 ▲                                 │
@@ -24,6 +24,7 @@ mod config;
 mod connection;
 mod door;
 mod doors;
+mod gateway;
 mod grpc;
 mod hall;
 mod handlers;

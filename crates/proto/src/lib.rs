@@ -59,4 +59,8 @@ pub mod walpb {
     include!(concat!(env!("OUT_DIR"), "/walpb.rs"));
 }
 
+/// An encoded `google.protobuf.FileDescriptorSet` of all our files: names and kinds of every field, for who translates
+/// messages without knowing them.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub use prost::{self, Message};

@@ -14,6 +14,6 @@ mod serve;
 mod stream;
 pub(crate) mod wire;
 
-pub(crate) use method::{METHODS, Method, Shape};
-pub(crate) use serve::{Opening, open};
-pub(crate) use stream::{Inlet, Stage};
+pub(crate) use method::{METHODS, Method, Names, Shape};
+pub(crate) use serve::{Opening, answer, open, open_stream};
+pub(crate) use stream::{Accounting, Inlet, Requests, Stage};

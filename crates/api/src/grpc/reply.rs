@@ -24,6 +24,14 @@ pub(crate) enum ReplyBody {
     Trailers,
     /// Messages as they come.
     Stream(Pin<Box<dyn StreamBody>>),
+    /// Bytes of an HTTP answer as they come.
+    Http(Pin<Box<dyn HttpBody>>),
+}
+
+/// An HTTP answer that is made while it is sent.
+pub(crate) trait HttpBody {
+    /// The next chunk; `None` after the last.
+    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
 /// A stream of answers: chunks of whole framed messages, and at last a status.
@@ -46,6 +54,13 @@ impl Body for ReplyBody {
                     let mut trailers = HeaderMap::with_capacity(2);
                     put_status(&status, &mut trailers);
                     Frame::trailers(trailers)
+                }
+            },
+            Self::Http(body) => match std::task::ready!(body.as_mut().poll_chunk(cx)) {
+                Some(chunk) => Frame::data(chunk),
+                None => {
+                    *self = Self::Empty;
+                    return Poll::Ready(None);
                 }
             },
             Self::Plain(bytes) => {

@@ -111,17 +111,24 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
 fn message_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, Status> {
     let Some((&[flag, a, b, c, d], _)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if length > limit {
-        return Err(Status::with(
-            Code::ResourceExhausted,
-            format!("grpc: received message larger than max ({length} vs. {limit})"),
-        ));
-    }
+    check_received(length, limit)?;
     match flag {
         0 => Ok(Some(length)),
         1 => Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
         other => Err(Status::with(Code::Internal, format!("grpc: received unexpected payload format {other}"))),
     }
+}
+
+/// Refuses a message of `length` bytes if that is more than `limit`.
+///
+/// # Errors
+/// With grpc-go's text.
+pub(crate) fn check_received(length: usize, limit: usize) -> Result<(), Status> {
+    if length <= limit {
+        return Ok(());
+    }
+    let text = format!("grpc: received message larger than max ({length} vs. {limit})");
+    Err(Status::with(Code::ResourceExhausted, text))
 }
 
 /// Refuses a compressed call: like etcd, we have no decompressor.

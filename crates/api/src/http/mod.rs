@@ -1,14 +1,17 @@
-//! HTTP/1 on the client port: health, version, metrics. The JSON gateway will join them.
+//! Pages of the client port: health, version, metrics; and the way to the JSON gateway.
 
+mod access;
 mod checks;
 mod health;
+mod path;
 mod query;
 mod version;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -16,50 +19,105 @@ use self::query::Query;
 use crate::config::Role;
 use crate::connection::Connection;
 use crate::door::Door;
+use crate::gateway;
 use crate::grpc::reply::{Reply, ReplyBody};
 
-/// Answers one HTTP/1 request.
+/// Answers one HTTP request.
 pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: Request<Incoming>) -> Reply {
     if connection.role == Role::Metrics {
-        return route_metrics(&door, &request).await;
+        return serve_metrics(&door, &request).await;
     }
+    let config = Arc::clone(&door.config);
+    // Nobody else has our certificate: only without TLS may a script have made its own name point here.
+    if !connection.is_tls
+        && let Some(refused) = access::refusal(&config, &request)
+    {
+        return refused;
+    }
+    let origin = request.headers().get(http::header::ORIGIN).cloned();
     let mut reply =
-        if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { route(&door, &request).await };
-    let headers = reply.headers_mut();
-    // With no origins configured etcd tells every browser that it may call. Source: `facts/http.md` §4.
-    headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
-    headers.insert("access-control-allow-methods", HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
-    headers.insert("access-control-allow-headers", HeaderValue::from_static("accept, content-type, authorization"));
+        if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { dispatch(&door, request).await };
+    access::allow_origin(&config, origin.as_ref(), reply.headers_mut());
     reply
 }
 
 /// The pages of a metrics listener. Source: `facts/http.md` §7.
-async fn route_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
+async fn serve_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
     let path = request.uri().path();
     if matches!(path, "/metrics" | "/health") || checks::Suite::at(path).is_some() {
-        route(door, request).await
+        route(door, path, &Query::parse(request.uri().query().unwrap_or_default()), request.method()).await
     } else {
         not_found()
     }
 }
 
-async fn route(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
-    let (path, query) = (request.uri().path(), Query::parse(request.uri().query().unwrap_or_default()));
+async fn dispatch(door: &Rc<Door>, request: Request<Incoming>) -> Reply {
+    let Some(path) = path::decode(request.uri().path()) else {
+        return page(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", "400 Bad Request");
+    };
+    let path = match path.strip_prefix("/v3beta/") {
+        Some(rest) => format!("/v3/{rest}"),
+        None => path.into_owned(),
+    };
+    if let Some(short) = path::shortest(&path) {
+        return detour(&short, &request);
+    }
+    if path.starts_with("/v3/") && door.config.is_gateway_on {
+        return gateway::serve(door, &path, request).await;
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    route(door, &path, &query, request.method()).await
+}
+
+async fn route(door: &Rc<Door>, path: &str, query: &Query, method: &Method) -> Reply {
     if path == "/metrics" {
         let text = door.page.render(&*door.backend);
         return page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text);
     }
-    let is_get = request.method() == Method::GET;
+    let is_get = method == Method::GET;
     match path {
         "/version" if is_get => version::page(door),
-        "/health" if is_get => health::page(door, &query).await,
+        "/health" if is_get => health::page(door, query).await,
         _ => match checks::Suite::at(path) {
-            Some((suite, only)) if is_get => suite.page(door, only, &query).await,
+            Some((suite, only)) if is_get => suite.page(door, only, query).await,
             None if !matches!(path, "/version" | "/health") => not_found(),
             // etcd's test for GET is an exact one: HEAD is refused too.
             _ => wrong_method(),
         },
     }
+}
+
+/// Sends the client to the shortest form of its path. Source: Go's `http.Redirect`.
+fn detour(short: &str, request: &Request<Incoming>) -> Reply {
+    let location = match request.uri().query() {
+        Some(query) => format!("{}?{query}", escape(short)),
+        None => escape(short),
+    };
+    let mut reply = match *request.method() {
+        Method::GET | Method::HEAD => {
+            let text = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", location.replace('&', "&amp;"));
+            page(StatusCode::TEMPORARY_REDIRECT, "text/html; charset=utf-8", text)
+        }
+        _ => empty(StatusCode::TEMPORARY_REDIRECT),
+    };
+    if let Ok(location) = HeaderValue::try_from(location) {
+        reply.headers_mut().insert(LOCATION, location);
+    }
+    reply
+}
+
+/// What may not stand in a path is escaped, and with it all that would mean something in HTML or a header.
+fn escape(path: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~:@!$*+,;=".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("a String takes everything");
+        }
+    }
+    out
 }
 
 fn wrong_method() -> Reply {
