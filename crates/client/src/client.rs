@@ -259,7 +259,7 @@ impl Client {
             };
             let opened = picked.connection.start(&call, framed.clone(), last, inner.config.recv_limit()).await;
             match opened {
-                Ok(exchange) => return Ok(Stream::new(exchange, deadline)),
+                Ok(exchange) => return Ok(Stream::new(exchange, deadline, inner.config.send_limit())),
                 Err(Failure::NotSent(_)) => inner.balancer.retire(&picked),
                 Err(Failure::Ended(error)) => return Err(ended(error, deadline)),
             }

@@ -144,7 +144,7 @@ impl Connection {
         let (response, mut out) = send.send_request(self.request(call), false).map_err(unsent)?;
         out.send_data(first, last).map_err(|error| broken(&error))?;
         Ok(Exchange {
-            _out: out,
+            out,
             answers: Answers::Awaited(response),
             received: Received::new(limit),
             _seat: Seat::taken(&self.calls),
@@ -180,7 +180,7 @@ impl Connection {
 
 /// A call under way. Dropping it resets the stream.
 pub(crate) struct Exchange {
-    _out: SendStream<Bytes>,
+    out: SendStream<Bytes>,
     answers: Answers,
     received: Received,
     /// Counts the call for as long as it lives.
@@ -194,6 +194,11 @@ enum Answers {
 }
 
 impl Exchange {
+    /// Sends one framed message.
+    pub(crate) fn send(&mut self, framed: Bytes) -> Result<(), Error> {
+        self.out.send_data(framed, false).map_err(|error| unavailable(&error))
+    }
+
     /// The next message; `None` after a clean end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         if let Answers::Awaited(response) = &mut self.answers {

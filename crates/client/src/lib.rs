@@ -19,21 +19,28 @@
 
 mod balancer;
 mod client;
+mod concurrency;
 mod config;
 mod connection;
 mod deadline;
 mod dial;
 mod endpoint;
 mod error;
+mod keepalive;
+mod line;
 mod method;
 mod services;
 mod stream;
 mod tls;
+mod watch;
 mod wire;
 
 pub use client::Client;
+pub use concurrency::{Election, Mutex, Observer, Session};
 pub use config::{Auth, Config, FailedAttempt, FailureWatcher, Secure};
 pub use deadline::Deadline;
 pub use error::{Code, ConnectError, Error};
+pub use keepalive::{KeepAlive, KeepAlives};
 pub use services::{AuthCalls, Cluster, ElectionCalls, Kv, Lease, LockCalls, Maintenance};
 pub use stream::Stream;
+pub use watch::{Update, Watcher, Watches};

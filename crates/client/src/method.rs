@@ -39,9 +39,13 @@ methods! {
         TXN = "Txn" IfUnsent;
         COMPACT = "Compact" IfUnsent;
     }
+    "etcdserverpb.Watch" {
+        WATCH = "Watch" IfUnsent;
+    }
     "etcdserverpb.Lease" {
         LEASE_GRANT = "LeaseGrant" Always;
         LEASE_REVOKE = "LeaseRevoke" Always;
+        LEASE_KEEP_ALIVE = "LeaseKeepAlive" IfUnsent;
         LEASE_TIME_TO_LIVE = "LeaseTimeToLive" Always;
         LEASE_LEASES = "LeaseLeases" Always;
     }
@@ -117,9 +121,7 @@ mod tests {
                 if let Some(name) = after(line, "service ") {
                     service = name;
                 }
-                if let Some(method) = after(line, "rpc ")
-                    && line.matches("stream ").count() < 2
-                {
+                if let Some(method) = after(line, "rpc ") {
                     declared.push(format!("/{package}.{service}/{method}"));
                 }
             }

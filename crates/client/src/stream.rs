@@ -8,17 +8,19 @@ use crate::client;
 use crate::connection::{self, Exchange, Failure};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::wire;
 
 /// A call under way, whose answers are `A`s. Dropping it ends the call.
 pub struct Stream<A> {
     exchange: Exchange,
     deadline: Deadline,
+    send_limit: usize,
     answers: PhantomData<fn() -> A>,
 }
 
 impl<A: Message + Default> Stream<A> {
-    pub(crate) fn new(exchange: Exchange, deadline: Deadline) -> Stream<A> {
-        Stream { exchange, deadline, answers: PhantomData }
+    pub(crate) fn new(exchange: Exchange, deadline: Deadline, send_limit: usize) -> Stream<A> {
+        Stream { exchange, deadline, send_limit, answers: PhantomData }
     }
 
     /// The next answer; `None` after a clean end. Cancel-safe.
@@ -33,5 +35,14 @@ impl<A: Message + Default> Stream<A> {
             })
         };
         deadline.bound(next).await
+    }
+
+    /// Sends one more request.
+    ///
+    /// # Errors
+    /// The stream has ended, or the message is above the limit.
+    pub(crate) fn send(&mut self, request: &impl Message) -> Result<(), Error> {
+        let framed = wire::frame(request, self.send_limit)?;
+        self.exchange.send(framed)
     }
 }

@@ -1,4 +1,7 @@
 //! The client against real doors, and against servers that misbehave.
 
 mod calls;
+mod leases;
+mod retries;
 mod support;
+mod watches;

@@ -4,6 +4,8 @@
 #[path = "../../../../api/tests/doors/support/member.rs"]
 #[expect(dead_code, reason = "these tests use less of it than the doors' own")]
 mod member;
+pub mod relay;
+pub mod scripted;
 
 use std::future::Future;
 use std::net::SocketAddr;
