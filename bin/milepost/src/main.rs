@@ -1,6 +1,7 @@
 //! One executable, many names: the name it is called by, or its first word, says which program it is.
 //!
-//! `milepost` and `etcd` are the server; `milepost bench` loads one; `milepost version` tells which Milepost this is.
+//! `milepost` and `etcd` are the server; `etcdctl` is the command line; `milepost bench` loads a server; `milepost version`
+//! tells which Milepost this is.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Programs that come with later versions; their names are taken already.
-const PLANNED: [&str; 2] = ["etcdctl", "etcdutl"];
+const PLANNED: [&str; 1] = ["etcdutl"];
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let first = words.first().and_then(|word| word.to_str()).unwrap_or("");
     let (program, rest) = match (called.as_str(), first) {
         ("etcd", _) => ("server", &words[..]),
+        ("etcdctl", _) => ("etcdctl", &words[..]),
         (name, _) if PLANNED.contains(&name) => (name, &words[..]),
         (_, "server" | "etcd") => ("server", &words[1..]),
         (_, "bench" | "version" | "etcdctl" | "etcdutl") => (first, &words[1..]),
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     };
     let code = match program {
         "bench" => milepost_bench::run(rest.to_vec()),
+        "etcdctl" => milepost_ctl::run(rest.to_vec()),
         "version" => {
             println!("milepost {}\nspeaks etcd {}", env!("CARGO_PKG_VERSION"), milepost_server::ETCD_VERSION);
             0
