@@ -48,9 +48,12 @@ pub(crate) fn request(method: Method, json: &[u8]) -> Result<Bytes, Status> {
     if json.iter().all(|byte| is_blank(*byte)) {
         return Ok(Bytes::new());
     }
+    read(&kinds(method).request, json)
+}
+
+fn read(kind: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let kind = kinds(method).request.clone();
-    match DynamicMessage::deserialize_with_options(kind, &mut reader, &READ) {
+    match DynamicMessage::deserialize_with_options(kind.clone(), &mut reader, &READ) {
         Ok(message) => Ok(message.encode_to_vec().into()),
         Err(why) if why.is_eof() => Err(CUT_SHORT),
         Err(why) => Err(Status::with(Code::InvalidArgument, format!("invalid JSON of the request: {why}"))),
@@ -65,17 +68,21 @@ const CUT_SHORT: Status = Status::new(Code::InvalidArgument, "unexpected EOF");
 /// # Errors
 /// Ours alone: `message` is another message.
 pub(crate) fn answer(method: Method, message: Bytes, out: &mut Vec<u8>) -> Result<(), Status> {
-    let message = DynamicMessage::decode(kinds(method).answer.clone(), message)
+    write(&kinds(method).answer, message, out)
+}
+
+fn write(kind: &MessageDescriptor, message: Bytes, out: &mut Vec<u8>) -> Result<(), Status> {
+    let message = DynamicMessage::decode(kind.clone(), message)
         .map_err(|_| confused("an answer that is no answer to its call"))?;
     message
         .serialize_with_options(&mut serde_json::Serializer::new(out), &WRITE)
         .map_err(|_| confused("an answer that cannot be written as JSON"))
 }
 
-/// Appends `status` as etcd's gateway shows it.
-pub(crate) fn status(status: &Status, out: &mut Vec<u8>) {
+/// `status` as etcd's gateway shows it.
+pub(crate) fn failure(status: &Status) -> Bytes {
     let message = serde_json::Value::from(&*status.message);
-    out.extend_from_slice(format!(r#"{{"code":{},"message":{message}}}"#, status.code as u8).as_bytes());
+    format!(r#"{{"code":{},"message":{message}}}"#, status.code as u8).into()
 }
 
 fn is_blank(byte: u8) -> bool {

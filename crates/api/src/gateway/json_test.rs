@@ -1,12 +1,15 @@
 use milepost_proto::etcdserverpb as pb;
+use prost_reflect::{Cardinality, FieldDescriptor, Kind, MapKey, Value};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 
-fn read<M: Message + Default>(method: Method, json: &str) -> Result<M, Status> {
+fn asked<M: Message + Default>(method: Method, json: &str) -> Result<M, Status> {
     request(method, json.as_bytes()).map(|bytes| M::decode(bytes).expect("what was encoded can be decoded"))
 }
 
-fn write(method: Method, message: &impl Message) -> String {
+fn answered(method: Method, message: &impl Message) -> String {
     let mut out = Vec::new();
     answer(method, message.encode_to_vec().into(), &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -21,14 +24,14 @@ fn requests_in_any_spelling() {
         r#"{"key":"YQ==","rangeEnd":"Yg","limit":"5","sortOrder":1}"#,
         r#" {"key":"YQ==","range_end":"Yg==","limit":5.0,"sort_order":1,"unknown":{"a":[1,{}]},"revision":null} {"key":1"#,
     ] {
-        assert_eq!(read::<pb::RangeRequest>(Method::Range, json), Ok(range.clone()), "{json}");
+        assert_eq!(asked::<pb::RangeRequest>(Method::Range, json), Ok(range.clone()), "{json}");
     }
     let put = pb::PutRequest { key: vec![0xfb, 0xff].into(), lease: i64::MIN, ..Default::default() };
     for json in [r#"{"key":"+/8=","lease":"-9223372036854775808"}"#, r#"{"key":"-_8","lease":-9223372036854775808}"#] {
-        assert_eq!(read::<pb::PutRequest>(Method::Put, json), Ok(put.clone()), "{json}");
+        assert_eq!(asked::<pb::PutRequest>(Method::Put, json), Ok(put.clone()), "{json}");
     }
     for empty in ["", " \n\t", "{}"] {
-        assert_eq!(read::<pb::PutRequest>(Method::Put, empty), Ok(pb::PutRequest::default()), "{empty:?}");
+        assert_eq!(asked::<pb::PutRequest>(Method::Put, empty), Ok(pb::PutRequest::default()), "{empty:?}");
     }
 }
 
@@ -36,7 +39,7 @@ fn requests_in_any_spelling() {
 fn members_of_a_oneof_are_there_even_if_zero() {
     let json = r#"{"compare":[{"key":"YQ==","result":"EQUAL","target":"VERSION","version":"0"},{"key":"YQ==","target":"VALUE","value":""}],
         "success":[{"requestPut":{"key":"YQ==","value":"Yg=="}},{"request_txn":{"failure":[{"request_range":{}}]}},{}]}"#;
-    let txn: pb::TxnRequest = read(Method::Txn, json).unwrap();
+    let txn: pb::TxnRequest = asked(Method::Txn, json).unwrap();
     use pb::compare::TargetUnion;
     assert_eq!(txn.compare[0].target_union, Some(TargetUnion::Version(0)));
     assert_eq!(txn.compare[1].target_union, Some(TargetUnion::Value("".into())));
@@ -59,22 +62,22 @@ fn answers_are_etcds() {
     };
     let range = pb::RangeResponse { header, kvs: vec![kv], more: false, count: 1 };
     assert_eq!(
-        write(Method::Range, &range),
+        answered(Method::Range, &range),
         r#"{"header":{"cluster_id":"18446744073709551615","member_id":"2","revision":"3"},"kvs":[{"key":"YQ==","create_revision":"2","mod_revision":"3","version":"1","value":"+/8=","lease":"-1"}],"count":"1"}"#
     );
     let nested = pb::RangeResponse { header: Some(pb::ResponseHeader::default()), ..Default::default() };
     let op = pb::ResponseOp { response: Some(pb::response_op::Response::ResponseRange(nested)) };
     let txn = pb::TxnResponse { header: None, succeeded: true, responses: vec![op] };
-    assert_eq!(write(Method::Txn, &txn), r#"{"succeeded":true,"responses":[{"response_range":{"header":{}}}]}"#);
+    assert_eq!(answered(Method::Txn, &txn), r#"{"succeeded":true,"responses":[{"response_range":{"header":{}}}]}"#);
     let status = pb::StatusResponse { downgrade_info: Some(pb::DowngradeInfo::default()), ..Default::default() };
-    assert_eq!(write(Method::Status, &status), r#"{"downgradeInfo":{}}"#);
+    assert_eq!(answered(Method::Status, &status), r#"{"downgradeInfo":{}}"#);
     let alarm = pb::AlarmMember { member_id: 1, alarm: pb::AlarmType::Nospace as i32 };
     let alarms = pb::AlarmResponse { header: None, alarms: vec![alarm] };
-    assert_eq!(write(Method::Alarm, &alarms), r#"{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}"#);
+    assert_eq!(answered(Method::Alarm, &alarms), r#"{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}"#);
     let hash = pb::HashKvResponse { hash: u32::MAX, compact_revision: -1, ..Default::default() };
-    assert_eq!(write(Method::HashKv, &hash), r#"{"hash":4294967295,"compact_revision":"-1"}"#);
+    assert_eq!(answered(Method::HashKv, &hash), r#"{"hash":4294967295,"compact_revision":"-1"}"#);
     let lease = pb::LeaseGrantResponse { id: 7, ttl: 5, error: "\"<é>\n".into(), header: None };
-    assert_eq!(write(Method::LeaseGrant, &lease), r#"{"ID":"7","TTL":"5","error":"\"<é>\n"}"#);
+    assert_eq!(answered(Method::LeaseGrant, &lease), r#"{"ID":"7","TTL":"5","error":"\"<é>\n"}"#);
 }
 
 #[test]
@@ -134,4 +137,77 @@ fn any_cut_of_the_stream_gives_the_same_objects() {
     open.push(b"{}{\"a\":1");
     assert!(open.cut().unwrap().is_some() && open.cut().unwrap().is_none());
     assert_eq!((open.end(), open.waiting()), (Err(CUT_SHORT), 6));
+}
+
+/// Something of `kind`; `depth` bounds how far messages go.
+fn any_value(kind: &Kind, depth: usize, rng: &mut SmallRng) -> Value {
+    match kind {
+        Kind::Int32 => Value::I32(any_number(rng) as i32),
+        Kind::Int64 => Value::I64(any_number(rng) as i64),
+        Kind::Uint32 => Value::U32(any_number(rng) as u32),
+        Kind::Uint64 => Value::U64(any_number(rng)),
+        Kind::Bool => Value::Bool(rng.random()),
+        Kind::String => {
+            let words = ["", "a", "\"quoted\\\"", "<&>", "über\u{1f980}", "\u{0}\n\u{2028}"];
+            Value::String(words[rng.random_range(0..words.len())].into())
+        }
+        Kind::Bytes => {
+            let length = rng.random_range(0..9);
+            Value::Bytes((0..length).map(|_| rng.random::<u8>()).collect())
+        }
+        // Numbers without a name are kept, too.
+        Kind::Enum(kind) => Value::EnumNumber(rng.random_range(0..kind.values().len() as i32 + 1)),
+        Kind::Message(kind) => Value::Message(any_message(kind, depth, rng)),
+        other => panic!("{other:?} is in none of our files: teach the test"),
+    }
+}
+
+fn any_number(rng: &mut SmallRng) -> u64 {
+    let edges = [0, 1, u64::MAX, i64::MAX as u64, i64::MIN as u64, 1 << 53, (1 << 53) + 1];
+    if rng.random() { edges[rng.random_range(0..edges.len())] } else { rng.random() }
+}
+
+fn any_message(kind: &MessageDescriptor, depth: usize, rng: &mut SmallRng) -> DynamicMessage {
+    let mut message = DynamicMessage::new(kind.clone());
+    for field in kind.fields() {
+        let is_message = matches!(field.kind(), Kind::Message(_));
+        if rng.random_range(0..3) > 0 && !(is_message && depth == 0) {
+            message.set_field(&field, any_field(&field, depth, rng));
+        }
+    }
+    message
+}
+
+fn any_field(field: &FieldDescriptor, depth: usize, rng: &mut SmallRng) -> Value {
+    let depth = depth.saturating_sub(1);
+    if field.is_map() {
+        let Kind::Message(entry) = field.kind() else { panic!("entries are messages") };
+        let value = any_value(&entry.map_entry_value_field().kind(), depth, rng);
+        return Value::Map([(MapKey::String("k".into()), value)].into());
+    }
+    if field.cardinality() == Cardinality::Repeated {
+        let length = rng.random_range(0..3);
+        return Value::List((0..length).map(|_| any_value(&field.kind(), depth, rng)).collect());
+    }
+    any_value(&field.kind(), depth, rng)
+}
+
+/// Whatever a request or an answer says, it says the same behind JSON and back.
+#[test]
+fn every_message_survives_the_way_there_and_back() {
+    let mut rng = SmallRng::seed_from_u64(4);
+    for names in METHODS {
+        let kinds = kinds(Method::at(names.path).unwrap());
+        for kind in [&kinds.request, &kinds.answer] {
+            for _ in 0..40 {
+                let message = any_message(kind, 4, &mut rng).encode_to_vec();
+                let mut json = Vec::new();
+                write(kind, message.clone().into(), &mut json).unwrap();
+                let back = read(kind, &json).unwrap_or_else(|why| panic!("{why}: {}", String::from_utf8_lossy(&json)));
+                assert_eq!(back, message, "{} as {}", names.path, String::from_utf8_lossy(&json));
+                let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+                assert!(value.is_object());
+            }
+        }
+    }
 }

@@ -65,10 +65,7 @@ fn broken(status: &Status) -> Reply {
 
 /// The last line of a stream that failed.
 pub(crate) fn error_line(status: &Status) -> Bytes {
-    let mut line = br#"{"error":"#.to_vec();
-    json::status(status, &mut line);
-    line.extend_from_slice(b"}\n");
-    line.into()
+    [&br#"{"error":"#[..], &json::failure(status), b"}\n"].concat().into()
 }
 
 /// Answers of one stream as lines.

@@ -15,6 +15,7 @@ mod json;
 mod lines;
 mod metadata;
 mod routes;
+mod socket;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,6 +30,7 @@ use hyper::body::Incoming;
 use self::lines::Objects;
 use crate::call::Call;
 use crate::config::Limits;
+use crate::connection::Connection;
 use crate::door::{Door, confused};
 use crate::grpc::reply::{Reply, ReplyBody};
 use crate::grpc::{Accounting, Method, Shape, wire};
@@ -42,15 +44,26 @@ const JSON_FACTOR: usize = 8;
 const SHORT_BYTES: usize = 256 * 1024;
 
 /// Answers a request whose (decoded) path is `path`, below `/v3/`.
-pub(crate) async fn serve(door: &Rc<Door>, path: &str, request: Request<Incoming>) -> Reply {
+pub(crate) async fn serve(
+    door: &Rc<Door>,
+    connection: &Rc<Connection>,
+    path: &str,
+    request: Request<Incoming>,
+) -> Reply {
+    if socket::is_wanted(request.headers()) {
+        return socket::open(door, connection, path, request);
+    }
     let (head, body) = request.into_parts();
     let (method, call) = match open(path, &head.method, &head.headers) {
         Ok(known) => known,
         Err(status) => return failed(&status),
     };
     match method.names().shape {
-        Shape::Unary => match unary(door, method, call, body).await {
-            Ok(json) => done(json),
+        Shape::Unary => match read(body, json_max(&door.config.limits)).await {
+            Ok(json) => match unary(door, method, call, json).await {
+                Ok(json) => done(json),
+                Err(status) => failed(&status),
+            },
             Err(status) => failed(&status),
         },
         Shape::ServerStream => match read(body, json_max(&door.config.limits)).await {
@@ -79,8 +92,8 @@ fn open(path: &str, verb: &HttpMethod, headers: &HeaderMap) -> Result<(Method, C
 const NOT_FOUND: Status = Status::new(Code::NotFound, "Not Found");
 const WRONG_METHOD: Status = Status::new(Code::Unimplemented, "Method Not Allowed");
 
-async fn unary(door: &Rc<Door>, method: Method, call: Call, body: Incoming) -> Result<Bytes, Status> {
-    let json = read(body, json_max(&door.config.limits)).await?;
+/// One request and its answer, both in JSON.
+async fn unary(door: &Rc<Door>, method: Method, call: Call, json: Bytes) -> Result<Bytes, Status> {
     let request = if json.len() <= SHORT_BYTES {
         json::request(method, &json)?
     } else {
@@ -99,6 +112,9 @@ async fn unary(door: &Rc<Door>, method: Method, call: Call, body: Incoming) -> R
 
 /// Calls the handler as gRPC would, up to the client's deadline.
 async fn answer(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
+    if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(status::DEADLINE);
+    }
     door.metrics.client(NO_VERSION, false);
     let mut accounting = Accounting::start(door, method, call.started);
     let answered = crate::grpc::answer(door, method, call, request, &mut accounting);
@@ -164,9 +180,7 @@ fn done(json: Bytes) -> Reply {
 }
 
 fn failed(status: &Status) -> Reply {
-    let mut json = Vec::new();
-    json::status(status, &mut json);
-    let mut reply = Response::new(ReplyBody::Plain(json.into()));
+    let mut reply = Response::new(ReplyBody::Plain(json::failure(status)));
     *reply.status_mut() = http_status(status.code);
     reply.headers_mut().insert(CONTENT_TYPE, JSON);
     if status.code == Code::Unauthenticated

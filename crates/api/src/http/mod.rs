@@ -35,9 +35,15 @@ pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: R
         return refused;
     }
     let origin = request.headers().get(http::header::ORIGIN).cloned();
-    let mut reply =
-        if request.method() == Method::OPTIONS { empty(StatusCode::OK) } else { dispatch(&door, request).await };
-    access::allow_origin(&config, origin.as_ref(), reply.headers_mut());
+    let mut reply = if request.method() == Method::OPTIONS {
+        empty(StatusCode::OK)
+    } else {
+        dispatch(&door, &connection, request).await
+    };
+    // A socket that has been agreed to is no page any more.
+    if reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+        access::allow_origin(&config, origin.as_ref(), reply.headers_mut());
+    }
     reply
 }
 
@@ -51,7 +57,7 @@ async fn serve_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
     }
 }
 
-async fn dispatch(door: &Rc<Door>, request: Request<Incoming>) -> Reply {
+async fn dispatch(door: &Rc<Door>, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
     let Some(path) = path::decode(request.uri().path()) else {
         return page(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", "400 Bad Request");
     };
@@ -63,7 +69,7 @@ async fn dispatch(door: &Rc<Door>, request: Request<Incoming>) -> Reply {
         return detour(&short, &request);
     }
     if path.starts_with("/v3/") && door.config.is_gateway_on {
-        return gateway::serve(door, &path, request).await;
+        return gateway::serve(door, connection, &path, request).await;
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     route(door, &path, &query, request.method()).await
@@ -131,7 +137,7 @@ fn not_found() -> Reply {
 }
 
 /// Plain text as Go's `http.Error` sends it, whatever the status.
-fn error(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+pub(crate) fn error(status: StatusCode, text: impl Into<Bytes>) -> Reply {
     let mut reply = page(status, "text/plain; charset=utf-8", text);
     reply.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     reply

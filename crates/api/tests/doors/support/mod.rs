@@ -6,7 +6,7 @@ mod plain;
 
 pub use client::{Call, Client};
 pub use member::{Answer, Member};
-pub use plain::{Page, request};
+pub use plain::{Exchange, Page, exchange, post, request};
 
 use std::future::Future;
 use std::sync::Arc;
