@@ -26,6 +26,7 @@
 
 mod clock;
 mod disk;
+mod memory;
 mod os_disk;
 mod rng;
 mod sim;
@@ -33,6 +34,7 @@ mod unsynced;
 
 pub use clock::{Clock, OsClock, SimClock};
 pub use disk::{Disk, File, Lock, Open, SECTOR_BYTES};
+pub use memory::lock_memory;
 pub use os_disk::OsDisk;
 pub use rng::{OsRng, Rng, SeededRng};
 pub use sim::{Counts, CrashReport, Fault, SimDisk};

@@ -12,6 +12,9 @@ pub const SNAPSHOT_COUNT: u64 = 10_000;
 /// Bytes of entries between snapshot points, whichever comes first: bounds what a restart reads.
 pub const SNAPSHOT_BYTES: u64 = 256 << 20;
 
+/// Entries kept behind a snapshot point. etcd: `--snapshot-catchup-entries`.
+pub const CATCH_UP_ENTRIES: u64 = 5_000;
+
 /// Everything that a node is told at its start.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -39,6 +42,8 @@ pub struct NodeConfig {
     pub snapshot_count: u64,
     /// See [`SNAPSHOT_BYTES`].
     pub snapshot_bytes: u64,
+    /// Entries behind a snapshot point that followers may still ask for. `--snapshot-catchup-entries`.
+    pub catch_up_entries: u64,
     /// `.snap` files to keep; 0 keeps all. `--max-snapshots`.
     pub max_snapshots: usize,
     /// Log segments to keep; 0 keeps all. `--max-wals`.
@@ -75,6 +80,7 @@ impl NodeConfig {
             seed: 0,
             snapshot_count: SNAPSHOT_COUNT,
             snapshot_bytes: SNAPSHOT_BYTES,
+            catch_up_entries: CATCH_UP_ENTRIES,
             max_snapshots: 5,
             max_wals: 5,
             warning_apply: Duration::from_millis(100),

@@ -373,6 +373,7 @@ fn spawn(
         shared: Arc::clone(&shared),
         disk,
         snap_dir: config.snap_path(),
+        catch_up_entries: config.catch_up_entries,
         max_snapshots: config.max_snapshots,
         last_point: snapshot_point,
         snapshot_count: config.snapshot_count,

@@ -3,21 +3,23 @@
 //! ```text
 //!   words, ETCD_*  ──►  config (one table, checked once)  ──►  run: ports, directory, node, doors  ──►  signals
 //!                                                                │
-//!                                                                └──►  jsonlog: what operators read
+//!                                                                └──►  log: what operators read
 //! ```
 //! What never happens here: meaning. Requests, Raft and files are other rooms' business; this one only brings them
 //! together in the right order and takes them apart again.
 
 pub mod config;
 
-mod jsonlog;
-mod logline;
+mod data_dir;
+mod log;
 mod peer_port;
 mod ready;
 mod run;
 mod signals;
+mod start;
 mod store;
 mod version;
+mod wiring;
 
 pub use run::run;
 pub use version::ETCD_VERSION;

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use milepost_api::{ApiConfig, Doors, Limits, Listen, Listener, SlowCall};
-use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
+use milepost_api::Doors;
+use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
-use milepost_node::{NoLetters, Node, NodeConfig, StopReason, World};
+use milepost_node::{Node, StopReason};
 
-use crate::config::settings::{self, Request, Settings, UsageError};
-use crate::config::spelling::Url;
-use crate::config::{self, CompactionMode, Config};
-use crate::jsonlog::JsonLog;
+use crate::config::cluster::{self, Members};
+use crate::config::logging::{LogPlan, LogRefusal};
+use crate::config::settings::{Note, Refusal, Settings};
+use crate::config::words::{self, Request, UsageError};
+use crate::config::{self, Config};
+use crate::data_dir::{self, Before};
+use crate::log::MemberLog;
 use crate::peer_port::PeerPort;
-use crate::store::open_store;
-use crate::{ready, signals, version};
+use crate::{ready, signals, start, version, wiring};
 
 /// How long a start may wait for the log to be applied before it says so.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -28,8 +30,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn run(words: &[OsString]) -> i32 {
     let args: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let settings = match settings::parse(&args, std::env::vars()) {
-        Ok(Request::Serve(settings)) => settings,
+    let request = words::parse(&args, std::env::vars());
+    let settings = match request {
         Ok(Request::Version) => {
             print!("{}", version::lines());
             return 0;
@@ -39,95 +41,133 @@ pub fn run(words: &[OsString]) -> i32 {
             print!("{}", config::page());
             return 0;
         }
-        Err(UsageError::CommandLine(complaint)) => {
-            eprintln!("{complaint}\n{}", config::usage());
+        Ok(Request::Serve(settings)) => Ok(settings),
+        Ok(Request::ServeFile(path)) => config::read_file(&path).map(|mut settings| {
+            let message = "loaded server configuration, other configuration command line flags and environment variables will be ignored if provided";
+            settings.notes.push(Note::info(message).with("path", path));
+            settings
+        }),
+        Err(error) => Err(error),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => return refuse_usage(error),
+    };
+    let log =
+        LogPlan::new(&settings).and_then(|plan| MemberLog::open(&plan, Arc::new(OsClock)).map_err(LogRefusal::Other));
+    let log: Arc<dyn Log> = match log {
+        Ok(log) => Arc::new(log),
+        Err(LogRefusal::Level(refusal)) => {
+            eprintln!("{}: {}", refusal.complaint, refusal.remedy);
             return 2;
         }
-        Err(UsageError::Refused(complaint)) => {
-            let log = json_log(Level::Info);
-            let log: &dyn Log = &log;
-            log.info("Running: ", &[("args", Value::from(args))]);
-            log.warn("failed to verify flags", &[("error", complaint.into())]);
-            return 1;
-        }
+        Err(LogRefusal::Other(refusal)) => return refuse_usage(UsageError::Refused(refusal)),
     };
-    let level = settings.text("log-level");
-    if !config::LEVELS.contains(&level) {
-        eprintln!("unrecognized level: {level:?}: --log-level is one of {}", config::LEVELS.join(", "));
-        return 2;
-    }
-    let log: Arc<dyn Log> = Arc::new(json_log(JsonLog::level(level)));
-    log.info("Running: ", &[("args", Value::from(args))]);
-    match serve(&settings, &log) {
+    say_running(&*log);
+    match serve(&settings, &log, args.is_empty()) {
         Ok(code) => code,
-        Err(refusal) => {
-            log.log(refusal.level, None, refusal.message, &[("error", refusal.why.into())]);
+        Err(end) => end.tell(&*log),
+    }
+}
+
+fn say_running(log: &dyn Log) {
+    let called: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    log.info("Running: ", &[("args", Value::from(called))]);
+}
+
+/// Tells what is wrong with the words, where it belongs; the exit code.
+fn refuse_usage(error: UsageError) -> i32 {
+    let plain = MemberLog::plain(Arc::new(OsClock));
+    let log: &dyn Log = &plain;
+    match error {
+        UsageError::CommandLine(Refusal { complaint, remedy }) => {
+            let remedy = if remedy.is_empty() { remedy } else { format!("  {remedy}\n") };
+            eprintln!("{complaint}\n{remedy}{}", config::usage());
+            2
+        }
+        UsageError::Plain(text) => {
+            eprintln!("{text}");
             1
         }
+        UsageError::Conflict(variable) => {
+            // The brackets do not match in etcd either; tools match on the text.
+            let message = "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))";
+            log.log(Level::Fatal, None, message, &[("environment-variable", variable.into())]);
+            1
+        }
+        UsageError::Refused(refusal) => {
+            say_running(log);
+            End::flags(refusal).tell(log)
+        }
     }
 }
 
-fn json_log(least: Level) -> JsonLog {
-    JsonLog::new(least, Arc::new(OsClock), Box::new(std::io::stderr()))
-}
-
-/// Why the server does not start: one log line.
-struct Refusal {
+/// Why the server does not start, or what ended it: one log line and an exit code.
+struct End {
     level: Level,
     message: &'static str,
-    why: String,
+    refusal: Refusal,
+    code: i32,
 }
 
-impl Refusal {
-    fn flags(why: String) -> Self {
-        Self { level: Level::Warn, message: "failed to verify flags", why }
+impl End {
+    fn flags(refusal: Refusal) -> Self {
+        Self { level: Level::Warn, message: "failed to verify flags", refusal, code: 1 }
     }
 
-    fn start(why: impl ToString) -> Self {
-        Self { level: Level::Fatal, message: "discovery failed", why: why.to_string() }
+    fn start(refusal: impl Into<Refusal>) -> Self {
+        Self { level: Level::Fatal, message: "discovery failed", refusal: refusal.into(), code: 1 }
+    }
+
+    fn failed(error: impl ToString) -> Self {
+        Self::start(error.to_string())
+    }
+
+    fn tell(self, log: &dyn Log) -> i32 {
+        let Refusal { complaint, remedy } = self.refusal;
+        let fields = [("error", Value::from(complaint)), ("remedy", Value::from(remedy.as_str()))];
+        log.log(self.level, None, self.message, if remedy.is_empty() { &fields[..1] } else { &fields });
+        self.code
     }
 }
 
 /// What ends a running server.
-enum End {
+enum Stop {
     Signal(i32),
     Stopped(StopReason),
 }
 
-fn serve(settings: &Settings, log: &Arc<dyn Log>) -> Result<i32, Refusal> {
-    for variable in &settings.warnings {
-        log.warn("unrecognized environment variable", &[("environment-variable", variable.as_str().into())]);
-    }
-    let config = Config::new(settings).map_err(Refusal::flags)?;
-    config.check_alone().map_err(Refusal::flags)?;
-    if settings.text("data-dir").is_empty() {
-        log.warn("'data-dir' was empty; using default", &[("data-dir", config.data_dir.display().to_string().into())]);
-    }
-    if config.name == "default" {
-        log.info("no --name was given; using the default name", &[("name", config.name.as_str().into())]);
-    }
+fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, End> {
+    let (config, notes) = checked(settings, &**log)?;
+    tell(&notes, &**log);
     if config.unsafe_no_fsync {
         log.warn(
             "--unsafe-no-fsync: the disk is not waited for; acknowledged writes can be lost with the machine's power",
             &[],
         );
     }
-    if !OsDisk.exists(&config.data_dir.join("member")) {
-        config.check_bootstrap().map_err(Refusal::start)?;
-    }
-    say_start(&config, log);
+    let before = look(&config, &**log)?;
+    config.addresses.check_listeners().map_err(End::start)?;
     // Ports first: a member that nobody could reach must not touch its directory.
-    let peer_port = PeerPort::bind(&config.listen_peer).map_err(Refusal::start)?;
-    let mut signals = signals::Signals::catch().map_err(Refusal::start)?;
-    let node = Node::start(&node_config(&config, log), world(&config, log)).map_err(Refusal::start)?;
-    let doors = Doors::start(api_config(&config, log), Arc::new(node.clone())).map_err(|error| {
+    let peer_port = PeerPort::bind(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
+    let members = members(&config, before)?;
+    let compaction = config.compaction().map_err(End::start)?;
+    start::say(&config, compaction, before == Before::Member, &**log);
+    if config.memory_mlock {
+        lock_memory(&**log)?;
+    }
+    let api = wiring::api(&config, log).map_err(End::start)?;
+    let mut signals = signals::Signals::catch().map_err(End::failed)?;
+    let node = Node::start(&wiring::node(&config, &members, compaction, log), wiring::world(&config, log))
+        .map_err(End::failed)?;
+    let doors = Doors::start(api, Arc::new(node.clone())).map_err(|error| {
         node.stop();
-        Refusal::start(error)
+        End::failed(error)
     })?;
-    peer_port.serve().map_err(Refusal::start)?;
+    peer_port.serve().map_err(End::failed)?;
     while !node.wait_ready(READY_PATIENCE) {
         if let Some(StopReason::Broken(why)) = node.stopped() {
-            return Err(Refusal::start(why));
+            return Err(End::failed(why));
         }
         if let Some(signal) = signals.pending() {
             return Ok(shut_down(&config, log, doors, &node, signal));
@@ -135,159 +175,155 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>) -> Result<i32, Refusal> {
         log.warn("still applying the log before clients are answered", &[]);
     }
     log.info("ready to serve client requests", &[]);
-    for url in &config.listen_client {
-        let fields = [("traffic", Value::from("grpc+http")), ("address", url.authority().into())];
-        log.info("serving client traffic insecurely; this is strongly discouraged!", &fields);
-    }
+    start::say_served(&config, &**log);
     ready::tell(&**log);
+    start::greet(&config, is_bare);
     match wait(&node, signals) {
-        End::Signal(signal) => Ok(shut_down(&config, log, doors, &node, signal)),
-        End::Stopped(reason) => {
+        Stop::Signal(signal) => Ok(shut_down(&config, log, doors, &node, signal)),
+        Stop::Stopped(reason) => {
             doors.stop(Duration::ZERO);
             node.stop();
-            match reason {
-                StopReason::Broken(why) => {
-                    log.log(
-                        Level::Fatal,
-                        None,
-                        "the member stops: going on could lose or invent data",
-                        &[("error", why.into())],
-                    );
-                    Ok(1)
-                }
-                StopReason::Removed => {
-                    log.warn("the member has been permanently removed from the cluster", &[]);
-                    Ok(0)
-                }
-                StopReason::Asked => Ok(0),
-            }
+            Ok(after(reason, &**log))
         }
     }
 }
 
-fn wait(node: &Node, signals: signals::Signals) -> End {
+/// The configuration, and what to log about it; notes are told even if it is refused.
+fn checked(settings: &Settings, log: &dyn Log) -> Result<(Config, Vec<Note>), End> {
+    tell(&settings.notes, log);
+    let (config, notes) = Config::new(settings).map_err(End::flags)?;
+    refuse_unserved(&config).map_err(End::flags)?;
+    Ok((config, notes))
+}
+
+fn tell(notes: &[Note], log: &dyn Log) {
+    for note in notes {
+        let fields: Vec<(&str, Value)> =
+            note.fields.iter().map(|(name, value)| (*name, Value::from(value.as_str()))).collect();
+        let level = if note.is_warning { Level::Warn } else { Level::Info };
+        log.log(level, None, &note.message, &fields);
+    }
+}
+
+/// What is checked and not served yet.
+fn refuse_unserved(config: &Config) -> Result<(), Refusal> {
+    let addresses = &config.addresses;
+    if let Some(url) = addresses.listen_peer.iter().find(|url| url.is_tls()) {
+        return Err(Refusal::new(
+            format!("--listen-peer-urls={}: TLS has no effect in this version of Milepost", url.as_str()),
+            "there are no other members to speak to yet: use http, and keep the port on this machine",
+        ));
+    }
+    let clients = [&addresses.listen_client, &addresses.listen_http, &addresses.listen_metrics];
+    if let Some(url) = clients.into_iter().flatten().find(|url| url.is_tls()) {
+        return Err(Refusal::new(format!("{} is not served yet by this version", url.as_str()), "use http"));
+    }
+    Ok(())
+}
+
+/// Who was in the directory before us.
+fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
+    let before = data_dir::look(&config.data_dir, log).map_err(|(message, why)| End {
+        level: Level::Fatal,
+        message,
+        refusal: Refusal::new(
+            why,
+            "give --data-dir a directory of this member alone, which this user may read and write",
+        ),
+        code: 1,
+    })?;
+    let (message, kind) = match before {
+        Before::Member => ("server has already been initialized", "member"),
+        Before::Nobody => ("Initialize and start etcd server", "empty"),
+        Before::Proxy => {
+            return Err(End {
+                level: Level::Fatal,
+                message: "v2 http proxy has already been deprecated in 3.6",
+                refusal: Refusal::new(
+                    format!("{} holds the data of a v2 proxy", config.data_dir.display()),
+                    "give --data-dir another directory",
+                ),
+                code: 2,
+            });
+        }
+    };
+    let fields = [("data-dir", config.data_dir.display().to_string().into()), ("dir-type", kind.into())];
+    log.info(message, &fields);
+    Ok(before)
+}
+
+/// The members of the new cluster; one that exists knows them itself.
+fn members(config: &Config, before: Before) -> Result<Members, End> {
+    if before == Before::Member {
+        return Ok(Members::new());
+    }
+    let members = cluster::members(&config.initial_cluster).map_err(End::start)?;
+    cluster::check_member(&config.name, &config.addresses.advertise_peer, &members).map_err(End::start)?;
+    if members.len() > 1 {
+        return Err(End::flags(Refusal::new(
+            format!(
+                "--initial-cluster names {} members; this version of Milepost runs as a lone member",
+                members.len()
+            ),
+            format!("name only {:?} in --initial-cluster", config.name),
+        )));
+    }
+    if !config.is_new_cluster {
+        return Err(End::flags(Refusal::new(
+            "--initial-cluster-state=existing: this version of Milepost cannot join a cluster",
+            "use --initial-cluster-state=new, or a data directory that a member has used",
+        )));
+    }
+    Ok(members)
+}
+
+fn lock_memory(log: &dyn Log) -> Result<(), End> {
+    milepost_env::lock_memory().map_err(|error| {
+        End::start(Refusal::new(
+            format!("--memory-mlock: {}", config::system_words(&error)),
+            "raise the limit of locked memory (ulimit -l unlimited, LimitMEMLOCK=infinity in systemd), or leave it out",
+        ))
+    })?;
+    log.info("memory is kept out of swap", &[]);
+    Ok(())
+}
+
+fn wait(node: &Node, signals: signals::Signals) -> Stop {
     let (tell, end) = mpsc::channel();
     let (node, told) = (node.clone(), tell.clone());
     // Both threads end with the process; whichever speaks first decides.
-    std::thread::spawn(move || told.send(End::Stopped(node.wait_stopped())));
-    std::thread::spawn(move || tell.send(End::Signal(signals.wait())));
-    end.recv().unwrap_or(End::Stopped(StopReason::Asked))
+    std::thread::spawn(move || told.send(Stop::Stopped(node.wait_stopped())));
+    std::thread::spawn(move || tell.send(Stop::Signal(signals.wait())));
+    end.recv().unwrap_or(Stop::Stopped(StopReason::Asked))
+}
+
+/// The exit code of a member that stopped by itself.
+fn after(reason: StopReason, log: &dyn Log) -> i32 {
+    match reason {
+        StopReason::Broken(why) => {
+            let message = "the member stops: going on could lose or invent data";
+            log.log(Level::Fatal, None, message, &[("error", why.into())]);
+            1
+        }
+        StopReason::Removed => {
+            log.warn("the member has been permanently removed from the cluster", &[]);
+            0
+        }
+        StopReason::Asked => 0,
+    }
 }
 
 fn shut_down(config: &Config, log: &Arc<dyn Log>, doors: Doors, node: &Node, signal: i32) -> i32 {
-    let texts = |urls: &[Url]| Value::from(urls.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>());
     log.info("received signal; shutting down", &[("signal", signals::name(signal).into())]);
     let fields = [
         ("name", config.name.as_str().into()),
         ("data-dir", config.data_dir.display().to_string().into()),
-        ("advertise-peer-urls", texts(&config.advertise_peer)),
-        ("advertise-client-urls", texts(&config.advertise_client)),
+        ("advertise-peer-urls", start::texts(&config.addresses.advertise_peer)),
+        ("advertise-client-urls", start::texts(&config.addresses.advertise_client)),
     ];
     log.info("closing etcd server", &fields);
     doors.stop(Duration::from_secs(5) + 2 * config.election);
     node.stop();
     log.info("closed etcd server", &fields);
     signals::die_by(signal)
-}
-
-fn say_start(config: &Config, log: &Arc<dyn Log>) {
-    let texts = |urls: &[Url]| Value::from(urls.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>());
-    let path = |path: std::path::PathBuf| Value::from(path.display().to_string());
-    let member_dir = config.data_dir.join("member");
-    log.info(
-        "starting an etcd server",
-        &[
-            ("etcd-version", version::ETCD_VERSION.into()),
-            ("milepost-version", env!("CARGO_PKG_VERSION").into()),
-            ("git-sha", version::COMMIT.into()),
-            ("go-version", format!("none (rustc {})", version::RUSTC).into()),
-            ("go-os", std::env::consts::OS.into()),
-            ("go-arch", version::go_arch().into()),
-            ("max-cpu-available", std::thread::available_parallelism().map_or(1, usize::from).into()),
-            ("member-initialized", OsDisk.exists(&member_dir).into()),
-            ("name", config.name.as_str().into()),
-            ("data-dir", path(config.data_dir.clone())),
-            ("wal-dir", path(config.wal_dir.clone().unwrap_or_default())),
-            ("member-dir", path(member_dir)),
-            ("force-new-cluster", false.into()),
-            ("heartbeat-interval", config.heartbeat.into()),
-            ("election-timeout", config.election.into()),
-            ("snapshot-count", config.snapshot_count.into()),
-            ("initial-advertise-peer-urls", texts(&config.advertise_peer)),
-            ("listen-peer-urls", texts(&config.listen_peer)),
-            ("advertise-client-urls", texts(&config.advertise_client)),
-            ("listen-client-urls", texts(&config.listen_client)),
-            ("listen-metrics-urls", texts(&[])),
-            ("initial-cluster", config.initial_cluster_text.as_str().into()),
-            ("initial-cluster-state", if config.is_new_cluster { "new" } else { "existing" }.into()),
-            ("initial-cluster-token", config.token.as_str().into()),
-            ("quota-backend-bytes", config.quota_bytes.unwrap_or_default().into()),
-            ("max-request-bytes", config.max_request_bytes.into()),
-            ("pre-vote", true.into()),
-        ],
-    );
-}
-
-fn world(config: &Config, log: &Arc<dyn Log>) -> World {
-    let disk: Arc<dyn Disk> = if config.unsafe_no_fsync { Arc::new(Unsynced(OsDisk)) } else { Arc::new(OsDisk) };
-    World {
-        disk: Arc::clone(&disk),
-        clock: Arc::new(OsClock),
-        letters: Box::new(NoLetters),
-        open_store: open_store(disk, config.unsafe_no_fsync, Arc::clone(log)),
-    }
-}
-
-fn node_config(config: &Config, log: &Arc<dyn Log>) -> NodeConfig {
-    let mut node = NodeConfig::new(&config.name, config.data_dir.clone(), Arc::clone(log));
-    node.wal_dir.clone_from(&config.wal_dir);
-    node.client_urls = config.advertise_client.iter().map(|url| url.as_str().to_owned()).collect();
-    node.initial_cluster.clone_from(&config.initial_cluster);
-    node.cluster_token.clone_from(&config.token);
-    node.heartbeat = config.heartbeat;
-    node.election_ticks = config.election_ticks;
-    node.seed = OsRng.next_u64();
-    node.snapshot_count = config.snapshot_count;
-    node.compaction = match config.compaction {
-        CompactionMode::Off => milepost_node::CompactionMode::Off,
-        CompactionMode::Periodic(period) => milepost_node::CompactionMode::Periodic(period),
-        CompactionMode::Revision(revisions) => milepost_node::CompactionMode::Revision(revisions),
-    };
-    node.machine.quota_bytes = config.quota_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-    node.machine.max_txn_ops = config.max_txn_ops;
-    node.machine.max_request_bytes = config.max_request_bytes;
-    node.machine.min_lease_ttl = config.min_lease_ttl();
-    node
-}
-
-fn api_config(config: &Config, log: &Arc<dyn Log>) -> ApiConfig {
-    let told = Arc::clone(log);
-    let listen = |url: &Url| match url.scheme.as_str() {
-        "unix" => Listen::Unix(url.host.clone().into()),
-        _ => Listen::Tcp { host: url.host.clone(), port: url.port },
-    };
-    ApiConfig {
-        listeners: config.listen_client.iter().map(listen).map(Listener::plain).collect(),
-        log: Arc::clone(log),
-        limits: Limits {
-            max_request_bytes: config.max_request_bytes,
-            max_txn_ops: config.max_txn_ops,
-            election_timeout: config.election,
-            ..Limits::default()
-        },
-        server_version: version::ETCD_VERSION.into(),
-        own_version: env!("CARGO_PKG_VERSION").into(),
-        on_slow: Some(Arc::new(move |call: SlowCall| {
-            told.warn(
-                "request took too long",
-                &[
-                    ("took", call.took.into()),
-                    ("method", call.method.into()),
-                    ("request-size", call.request_bytes.into()),
-                    ("response-size", call.response_bytes.into()),
-                ],
-            );
-        })),
-        ..ApiConfig::default()
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::{Engine, StoreDirectory};
@@ -10,15 +11,20 @@ use milepost_mvcc::{Store, StoreOptions, rescue};
 use milepost_node::OpenStore;
 use milepost_node::log::Log;
 
-/// Opens the store below the directory that the node names; `no_sync`: never wait for the disk.
+use crate::config::Config;
+
+/// Commits more often than this would only wait for the disk.
+const BATCH_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+/// Opens the store below the directory that the node names.
 ///
 /// A store that a failed sync has left in doubt is copied record by record, with every check, and the copy takes its
 /// place; the log has been kept for what was never synced.
-pub fn open_store(disk: Arc<dyn Disk>, no_sync: bool, log: Arc<dyn Log>) -> OpenStore {
+pub fn open_store(disk: Arc<dyn Disk>, config: &Config, log: Arc<dyn Log>) -> OpenStore {
+    let options = options(config);
+    let no_sync = config.unsafe_no_fsync;
     Box::new(move |root: &Path| {
         let directory = Arc::new(StoreDirectory::open(disk, root)?);
-        // Whatever HashKV answers at a compacted revision is what etcd would: members compare it.
-        let options = StoreOptions { compaction_hash: true, ..StoreOptions::default() };
         let lmdb = LmdbOptions { no_sync, ..LmdbOptions::default() };
         let Some(why) = directory.suspect() else {
             return Store::open(Arc::new(LmdbEngine::open_current(directory, lmdb)?), options);
@@ -34,4 +40,17 @@ pub fn open_store(disk: Arc<dyn Disk>, no_sync: bool, log: Arc<dyn Log>) -> Open
         log.info("the copy of the store is sound and has taken its place", &[("path", path.into())]);
         Store::open(sound, options)
     })
+}
+
+fn options(config: &Config) -> StoreOptions {
+    let own = StoreOptions::default();
+    StoreOptions {
+        gen_age: config.batch_interval.map_or(own.gen_age, |interval| interval.max(BATCH_INTERVAL_MIN)),
+        gen_changes: config.batch_limit.unwrap_or(own.gen_changes),
+        compaction_batch: config.compaction_batch.unwrap_or(own.compaction_batch),
+        compaction_sleep: config.compaction_sleep.unwrap_or(own.compaction_sleep),
+        // Whatever HashKV answers at a compacted revision is what etcd would: members compare it.
+        compaction_hash: true,
+        ..own
+    }
 }

@@ -18,9 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::sync_channel;
 
-/// Entries behind a snapshot point that followers may still ask for. Source: etcd `SnapshotCatchUpEntries`.
-const CATCH_UP_ENTRIES: u64 = 5_000;
-
 /// Work for the keeper.
 pub(crate) enum KeeperJob {
     /// Enough was applied since the last one.
@@ -32,6 +29,8 @@ pub(crate) struct Keeper {
     pub shared: Arc<Shared>,
     pub disk: Arc<dyn Disk>,
     pub snap_dir: PathBuf,
+    /// Entries behind a point that followers may still ask for.
+    pub catch_up_entries: u64,
     /// `.snap` files to keep.
     pub max_snapshots: usize,
     /// Index of the newest point.
@@ -93,7 +92,7 @@ impl Keeper {
             Err(error) => return Err(error.to_string()),
         }
         self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
-        let keep_from = index.saturating_sub(CATCH_UP_ENTRIES);
+        let keep_from = index.saturating_sub(self.catch_up_entries);
         if !self.mark(index, term, membership.conf_state, keep_from)? {
             return Ok(());
         }

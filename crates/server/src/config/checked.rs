@@ -1,29 +1,30 @@
-//! Settings turned into values that cannot be wrong. All complaints about one start are made here, in etcd's order.
+//! Settings turned into values that cannot be wrong. All complaints about one start are made here, in etcd's order and
+//! words. Source: etcd `embed.Config.Validate`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::Settings;
-use super::spelling::{self, Url};
-
-/// Log levels by name, most talkative first.
-pub const LEVELS: [&str; 7] = ["debug", "info", "warn", "error", "dpanic", "panic", "fatal"];
+use super::addresses::{Addresses, default_host};
+use super::compaction::CompactionMode;
+use super::gates::Gates;
+use super::security::Security;
+use super::settings::{Note, Refusal, Settings};
+use super::spelling;
 
 /// The quota when the flag says 0.
 pub const DEFAULT_QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
-/// What automatic compaction keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CompactionMode {
-    /// Nothing is compacted by itself.
-    Off,
-    /// The history of this long.
-    Periodic(Duration),
-    /// This many revisions.
-    Revision(i64),
-}
+/// A quota above this is unusual. Source: etcd `MaxQuotaBytes`.
+const LARGE_QUOTA_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// A request limit above this is unusual. Source: etcd `recommendedMaxRequestBytes`.
+const LARGE_REQUEST_BYTES: u64 = 10 * 1024 * 1024;
+
+/// Longest message that gRPC can frame, less what a proposal is wrapped in.
+const REQUEST_BYTES_MAX: u64 = i32::MAX as u64 - 1024 * 1024;
+
+/// Progress replies are not sent more often. Source: etcd `watchServer`.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Everything a member is told, checked.
 #[derive(Clone, Debug)]
@@ -34,216 +35,197 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The log's directory if it is not inside `data_dir`.
     pub wal_dir: Option<PathBuf>,
-    /// Applied entries between two Raft snapshots; never 0.
-    pub snapshot_count: u64,
-    /// One Raft tick.
-    pub heartbeat: Duration,
-    /// Ticks without a heartbeat before an election.
-    pub election_ticks: u64,
-    /// Election timeout as given.
-    pub election: Duration,
-    /// Where other members reach us.
-    pub listen_peer: Vec<Url>,
-    /// Where clients reach us.
-    pub listen_client: Vec<Url>,
-    /// What we tell other members.
-    pub advertise_peer: Vec<Url>,
-    /// What we tell clients.
-    pub advertise_client: Vec<Url>,
-    /// Members of a new cluster: name to URLs.
-    pub initial_cluster: BTreeMap<String, Vec<String>>,
-    /// The flag's text, for the log.
-    pub initial_cluster_text: String,
+    /// Where it listens and what it tells others.
+    pub addresses: Addresses,
+    /// Members of a new cluster, `name=url` in a comma list.
+    pub initial_cluster: String,
     /// True: form a cluster; false: join one.
     pub is_new_cluster: bool,
     /// Keeps clusters apart.
     pub token: String,
+    /// Applied entries between two Raft snapshots; never 0.
+    pub snapshot_count: u64,
+    /// Entries kept behind a Raft snapshot; never 0.
+    pub catch_up_entries: u64,
+    /// Raft snapshot files kept; 0: all.
+    pub max_snapshots: usize,
+    /// Log segments kept; 0: all.
+    pub max_wals: usize,
+    /// One Raft tick.
+    pub heartbeat: Duration,
+    /// Ticks without a heartbeat before an election.
+    pub election_ticks: u64,
+    /// Election timeout in whole ticks.
+    pub election: Duration,
+    /// See `--pre-vote`.
+    pub pre_vote: bool,
     /// Bytes of the store that raise NOSPACE; `None`: no limit.
     pub quota_bytes: Option<u64>,
-    /// Automatic compaction.
-    pub compaction: CompactionMode,
+    /// Longest time before a commit to the store; `None`: the store's own.
+    pub batch_interval: Option<Duration>,
+    /// Most changes in a commit to the store; `None`: the store's own.
+    pub batch_limit: Option<usize>,
+    /// Revisions in one step of a compaction; `None`: the store's own.
+    pub compaction_batch: Option<usize>,
+    /// Pause between such steps; `None`: the store's own.
+    pub compaction_sleep: Option<Duration>,
+    /// Defragment at start if it frees so many bytes; 0: never.
+    pub defragment_bytes: u64,
+    /// Keep memory out of swap.
+    pub memory_mlock: bool,
     /// Operations in one branch of a transaction.
     pub max_txn_ops: usize,
     /// Bytes of one proposal.
     pub max_request_bytes: usize,
-    /// Index into [`LEVELS`].
-    pub log_level: usize,
+    /// Streams of one connection.
+    pub max_concurrent_streams: u32,
+    /// Clients may not ping more often; zero: as often as they like.
+    pub keepalive_min_time: Duration,
+    /// Idle clients are pinged; zero: never.
+    pub keepalive_interval: Duration,
+    /// Longest time for a ping's answer; zero: no pings.
+    pub keepalive_timeout: Duration,
+    /// Other processes may listen on the same ports.
+    pub reuse_port: bool,
+    /// Time between progress replies.
+    pub watch_progress_interval: Duration,
+    /// Slower unary requests are logged.
+    pub slow_unary: Duration,
+    /// Slower applies are logged.
+    pub slow_apply: Duration,
+    /// Learners that the cluster may have.
+    pub max_learners: usize,
+    /// JSON gateway.
+    pub is_gateway_on: bool,
+    /// Profiles over HTTP.
+    pub is_pprof_on: bool,
+    /// Histograms of request times.
+    pub is_metrics_extensive: bool,
+    /// Features.
+    pub gates: Gates,
+    /// TLS, origins, host names.
+    pub security: Security,
     /// The disk is never waited for.
     pub unsafe_no_fsync: bool,
-}
-
-/// Host of a listener: an IP address or exactly `localhost`.
-fn check_bind(url: &Url) -> Result<(), String> {
-    let is_unix = url.scheme.starts_with("unix");
-    if is_unix || url.host == "localhost" || url.host.parse::<IpAddr>().is_ok() {
-        return Ok(());
-    }
-    Err(format!("expected IP in URL for binding ({})", url.as_str()))
-}
-
-fn check_plain(flag: &str, url: &Url) -> Result<(), String> {
-    match url.scheme.as_str() {
-        "http" => Ok(()),
-        scheme => Err(format!("--{flag}: {scheme} is not served yet by this version: use http ({})", url.as_str())),
-    }
-}
-
-fn initial_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
-    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, url) = part.split_once('=').ok_or_else(|| {
-            format!("--initial-cluster: {part:?} does not have the form name=url (for example default=http://localhost:2380)")
-        })?;
-        spelling::url(url).map_err(|why| format!("--initial-cluster: {why}"))?;
-        members.entry(name.to_owned()).or_default().push(url.to_owned());
-    }
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, urls) in &members {
-        for url in urls {
-            if let Some(other) = owners.insert(url, name) {
-                return Err(format!(
-                    "--initial-cluster: URL {url} is given twice, to {other:?} and {name:?}: each member needs its own"
-                ));
-            }
-        }
-    }
-    Ok(members)
-}
-
-fn compaction(mode: &str, retention: &str) -> Result<CompactionMode, String> {
-    let plain = retention.parse::<i64>().ok();
-    let bad = |why: &str| format!("--auto-compaction-retention: invalid value {retention:?}: {why}");
-    match (mode, plain) {
-        ("periodic" | "revision", Some(0)) => Ok(CompactionMode::Off),
-        ("periodic" | "revision", Some(n)) if n < 0 => Err(bad("must not be negative")),
-        ("periodic", Some(hours)) => {
-            Ok(CompactionMode::Periodic(Duration::from_secs(hours.unsigned_abs().saturating_mul(3600))))
-        }
-        ("periodic", None) => {
-            let period = spelling::duration(retention).map_err(|why| bad(&why))?;
-            Ok(if period.is_zero() { CompactionMode::Off } else { CompactionMode::Periodic(period) })
-        }
-        ("revision", Some(revisions)) => Ok(CompactionMode::Revision(revisions)),
-        ("revision", None) => Err(bad("a number of revisions is wanted with --auto-compaction-mode=revision")),
-        _ => Err(format!("unknown auto-compaction-mode {mode:?}: use \"periodic\" or \"revision\"")),
-    }
+    /// See `--force-new-cluster`; a lone member has nobody to drop.
+    pub force_new_cluster: bool,
+    /// Read at start, because etcd complains about them later than about the rest.
+    auto_compaction: (String, String),
 }
 
 impl Config {
-    /// Checks `settings`.
+    /// Checks `settings`, and says beside it what should be logged.
     ///
     /// # Errors
     /// The first complaint, with the value and what to change.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub fn new(settings: &Settings) -> Result<(Self, Vec<Note>), Refusal> {
         let text = |name| settings.text(name);
-        let number = |name: &str| spelling::unsigned(settings.text(name)).map_err(|why| format!("--{name}: {why}"));
-        let list = |name: &str| spelling::urls(settings.text(name)).map_err(|why| format!("--{name}: {why}"));
-
-        let listen_peer = list("listen-peer-urls")?;
-        let listen_client = list("listen-client-urls")?;
-        listen_peer.iter().chain(&listen_client).try_for_each(check_bind)?;
-        listen_peer.iter().try_for_each(|url| check_plain("listen-peer-urls", url))?;
-        listen_client.iter().try_for_each(|url| check_plain("listen-client-urls", url))?;
-        let advertise_peer = list("initial-advertise-peer-urls")?;
-        let advertise_client = list("advertise-client-urls")?;
-        if let Some(url) = advertise_peer.iter().chain(&advertise_client).find(|url| url.host.is_empty()) {
-            return Err(format!("advertised URL {} has no host: other machines could not reach it", url.as_str()));
+        let read = Read(settings);
+        if text("discovery-fallback") == "proxy" {
+            let complaint = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+            return Err(Refusal::new(complaint, "leave --discovery-fallback out"));
         }
-
-        let heartbeat_ms = number("heartbeat-interval")?;
-        let election_ms = number("election-timeout")?;
-        if heartbeat_ms == 0 {
-            return Err("--heartbeat-interval must be >0 (set to 0ms)".into());
-        }
-        if election_ms == 0 {
-            return Err("--election-timeout must be >0 (set to 0ms)".into());
-        }
-        if election_ms < heartbeat_ms.saturating_mul(5) {
-            return Err(format!(
-                "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
-            ));
-        }
-        if election_ms > 50_000 {
-            return Err(format!(
-                "--election-timeout[{election_ms}ms] is too long, and should be set less than 50000ms"
-            ));
-        }
-        if settings.is_given("listen-client-urls") && !settings.is_given("advertise-client-urls") {
-            return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
-        }
-        let compaction = compaction(text("auto-compaction-mode"), text("auto-compaction-retention"))?;
-
-        let name = text("name").to_owned();
-        let mut initial_cluster_text = text("initial-cluster").to_owned();
-        if !settings.is_given("initial-cluster")
-            && (settings.is_given("name") || settings.is_given("initial-advertise-peer-urls"))
+        let mut notes = Vec::new();
+        let mut addresses = Addresses::new(settings)?;
+        check_cluster(settings)?;
+        let (heartbeat_ms, election_ms) = ticks(&read)?;
+        if !settings.is_from_file
+            && settings.is_given("listen-client-urls")
+            && !settings.is_given("advertise-client-urls")
         {
-            initial_cluster_text =
-                advertise_peer.iter().map(|url| format!("{name}={}", url.as_str())).collect::<Vec<_>>().join(",");
+            return Err(Refusal::new(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+                format!("add --advertise-client-urls={} if clients reach it there", text("listen-client-urls")),
+            ));
         }
-        let quota = spelling::signed(text("quota-backend-bytes"))?;
-        let level = text("log-level");
-        let snapshot_count = number("snapshot-count")?;
-        let small = |name: &str| -> Result<usize, String> {
-            let value = number(name)?;
-            usize::try_from(value)
-                .ok()
-                .filter(|v| *v > 0 && *v <= i32::MAX as usize)
-                .ok_or_else(|| format!("--{name}: {value} is out of range: 1 to 2147483647"))
+        check_upkeep(settings, &read, &mut notes)?;
+        let name = text("name").to_owned();
+        if name == super::table::find("name").map_or("", |flag| flag.default) {
+            let message = "it isn't recommended to use default name, please set a value for --name. Note that etcd might run into issue when multiple members have the same default name";
+            notes.push(Note::warning(message).with("name", name.clone()));
+        }
+        let security = Security::new(settings)?;
+        settings.refuse_unsafe()?;
+        notes.extend(settings.without_effect());
+        let had_default_cluster = text("initial-cluster") == DEFAULT_CLUSTER;
+        notes.extend(addresses.use_default_host(default_host));
+        let initial_cluster = if has_discovery(settings) && !settings.is_given("initial-cluster") {
+            String::new()
+        } else if had_default_cluster && name != "default" {
+            let urls =
+                addresses.advertise_peer.iter().map(|url| format!("{}={}", name_or_default(&name), url.as_str()));
+            urls.collect::<Vec<_>>().join(",")
+        } else {
+            text("initial-cluster").to_owned()
         };
-        Ok(Self {
-            data_dir: PathBuf::from(match text("data-dir") {
-                "" => format!("{name}.etcd"),
-                dir => dir.to_owned(),
-            }),
+        let config = Self {
+            data_dir: match text("data-dir") {
+                "" => {
+                    let dir = format!("{name}.etcd");
+                    notes.push(Note::warning("'data-dir' was empty; using default").with("data-dir", dir.clone()));
+                    dir.into()
+                }
+                dir => dir.into(),
+            },
             wal_dir: Some(text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
-            snapshot_count: if snapshot_count == 0 { 10_000 } else { snapshot_count },
-            heartbeat: Duration::from_millis(heartbeat_ms),
-            election_ticks: election_ms / heartbeat_ms,
-            election: Duration::from_millis(election_ms),
-            listen_peer,
-            listen_client,
-            advertise_peer,
-            advertise_client,
-            initial_cluster: initial_cluster(&initial_cluster_text)?,
-            initial_cluster_text,
+            addresses,
+            initial_cluster,
             is_new_cluster: text("initial-cluster-state") == "new",
             token: text("initial-cluster-token").to_owned(),
-            quota_bytes: match quota {
-                0 => Some(DEFAULT_QUOTA_BYTES),
-                negative if negative < 0 => None,
-                bytes => Some(bytes.unsigned_abs()),
+            snapshot_count: read.nonzero("snapshot-count", 10_000),
+            catch_up_entries: read.nonzero("snapshot-catchup-entries", 5_000),
+            max_snapshots: read.size("max-snapshots"),
+            max_wals: read.size("max-wals"),
+            heartbeat: Duration::from_millis(heartbeat_ms),
+            election_ticks: election_ms / heartbeat_ms,
+            election: Duration::from_millis(election_ms / heartbeat_ms * heartbeat_ms),
+            pre_vote: read.yes("pre-vote"),
+            quota_bytes: quota(&read, &mut notes),
+            batch_interval: read.positive_span("backend-batch-interval"),
+            batch_limit: read.positive("backend-batch-limit"),
+            compaction_batch: read.positive("compaction-batch-limit"),
+            compaction_sleep: read.positive_span("compaction-sleep-interval"),
+            defragment_bytes: read.number("bootstrap-defrag-threshold-megabytes").saturating_mul(1024 * 1024),
+            memory_mlock: read.yes("memory-mlock"),
+            max_txn_ops: read.size("max-txn-ops"),
+            max_request_bytes: request_bytes(&read, &mut notes),
+            max_concurrent_streams: u32::try_from(read.number("max-concurrent-streams")).unwrap_or(u32::MAX),
+            keepalive_min_time: read.span("grpc-keepalive-min-time"),
+            keepalive_interval: read.span("grpc-keepalive-interval"),
+            keepalive_timeout: read.span("grpc-keepalive-timeout"),
+            reuse_port: read.yes("socket-reuse-port"),
+            watch_progress_interval: match read.positive_span("watch-progress-notify-interval") {
+                None => Duration::from_secs(600),
+                Some(interval) => interval.max(PROGRESS_INTERVAL_MIN),
             },
-            compaction,
-            max_txn_ops: small("max-txn-ops")?,
-            max_request_bytes: small("max-request-bytes")?,
-            log_level: LEVELS
-                .iter()
-                .position(|known| *known == level)
-                .ok_or_else(|| format!("unrecognized level: {level:?}"))?,
-            unsafe_no_fsync: spelling::boolean(text("unsafe-no-fsync"))?,
+            slow_unary: read.positive_span("warning-unary-request-duration").unwrap_or(Duration::from_millis(300)),
+            slow_apply: read.span("warning-apply-duration"),
+            max_learners: read.positive("max-learners").unwrap_or(0),
+            is_gateway_on: read.yes("enable-grpc-gateway"),
+            is_pprof_on: read.yes("enable-pprof") || text("log-level") == "debug",
+            is_metrics_extensive: text("metrics") == "extensive",
+            gates: Gates::parse(text("feature-gates"))?,
+            security,
+            unsafe_no_fsync: read.yes("unsafe-no-fsync"),
+            force_new_cluster: read.yes("force-new-cluster"),
+            auto_compaction: (text("auto-compaction-mode").to_owned(), text("auto-compaction-retention").to_owned()),
             name,
-        })
+        };
+        Ok((config, notes))
     }
 
-    /// Refuses what needs other members: this version runs alone.
+    /// Automatic compaction; asked for at start.
     ///
     /// # Errors
-    /// What was asked for, and what to do.
-    pub fn check_alone(&self) -> Result<(), String> {
-        if self.initial_cluster.len() > 1 {
-            return Err(format!(
-                "--initial-cluster names {} members; this version of Milepost runs as a lone member: name only {:?}",
-                self.initial_cluster.len(),
-                self.name
-            ));
-        }
-        if !self.is_new_cluster {
-            return Err(
-                "--initial-cluster-state=existing: this version of Milepost cannot join a cluster; use \"new\"".into(),
-            );
-        }
-        Ok(())
+    /// A retention that is none.
+    pub fn compaction(&self) -> Result<CompactionMode, Refusal> {
+        CompactionMode::new(&self.auto_compaction.0, &self.auto_compaction.1)
+    }
+
+    /// The flags' texts, for the log.
+    #[must_use]
+    pub fn auto_compaction(&self) -> (&str, &str) {
+        (&self.auto_compaction.0, &self.auto_compaction.1)
     }
 
     /// Shortest lease in whole seconds: one and a half election timeouts. Source: etcd `NewServer`, `minTTL`.
@@ -253,105 +235,180 @@ impl Config {
         let timeout = self.heartbeat.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
         i64::try_from(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0)).unwrap_or(i64::MAX)
     }
-
-    /// Checks that bind this member to the cluster it forms; only a member without a log needs them.
-    ///
-    /// # Errors
-    /// The name or the URLs that do not fit, and what to change.
-    pub fn check_bootstrap(&self) -> Result<(), String> {
-        let Some(urls) = self.initial_cluster.get(&self.name) else {
-            return Err(format!(
-                "couldn't find local name {:?} in the initial cluster configuration {:?}: add {0}=<peer URL> to --initial-cluster, or change --name",
-                self.name, self.initial_cluster_text
-            ));
-        };
-        let mut listed = urls.clone();
-        listed.sort();
-        let advertised: Vec<String> = self.advertise_peer.iter().map(|url| url.as_str().to_owned()).collect();
-        if listed != advertised {
-            return Err(format!(
-                "--initial-cluster has {}={} but --initial-advertise-peer-urls is {}: make them equal",
-                self.name,
-                listed.join(","),
-                advertised.join(",")
-            ));
-        }
-        Ok(())
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::settings::{Request, parse};
-    use super::*;
+/// The default of `--initial-cluster`, which is made anew when only a name is given.
+const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
 
-    fn config(args: &[&str]) -> Result<Config, String> {
-        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        match parse(&args, []).expect("well-formed words") {
-            Request::Serve(settings) => Config::new(&settings),
-            other => panic!("{other:?}"),
-        }
+fn name_or_default(name: &str) -> &str {
+    if name.is_empty() { "default" } else { name }
+}
+
+fn has_discovery(settings: &Settings) -> bool {
+    ["discovery-srv", "discovery-srv-name", "discovery-endpoints"].iter().any(|name| !settings.text(name).is_empty())
+}
+
+fn check_cluster(settings: &Settings) -> Result<(), Refusal> {
+    let text = |name| settings.text(name);
+    let state = text("initial-cluster-state");
+    if !["new", "existing"].contains(&state) {
+        return Err(Refusal::new(
+            format!("unexpected clusterState {state:?}"),
+            "initial-cluster-state is new or existing",
+        ));
     }
-
-    #[test]
-    fn defaults_are_etcds() {
-        let config = config(&[]).unwrap();
-        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!((config.snapshot_count, config.election_ticks), (10_000, 10));
-        assert_eq!(config.quota_bytes, Some(DEFAULT_QUOTA_BYTES));
-        assert_eq!(config.compaction, CompactionMode::Off);
-        config.check_bootstrap().unwrap();
+    let by_hand =
+        !text("initial-cluster").is_empty() && (settings.is_given("initial-cluster") || !has_discovery(settings));
+    let ways = [by_hand, !text("discovery-srv").is_empty(), !text("discovery-endpoints").is_empty()];
+    if ways.into_iter().filter(|is_set| *is_set).count() > 1 {
+        return Err(Refusal::new(
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+            "keep --initial-cluster",
+        ));
     }
-
-    #[test]
-    fn a_name_alone_makes_its_own_cluster() {
-        let config = config(&["--name=n1"]).unwrap();
-        assert_eq!(config.initial_cluster_text, "n1=http://localhost:2380");
-        assert_eq!(config.data_dir, PathBuf::from("n1.etcd"));
-        config.check_bootstrap().unwrap();
+    if text("discovery-token").is_empty() != text("discovery-endpoints").is_empty() {
+        return Err(Refusal::new("both --discovery-token and --discovery-endpoints must be set", "leave both out"));
     }
+    let mut endpoints = text("discovery-endpoints").split(',');
+    if settings.is_given("discovery-endpoints") && endpoints.any(|endpoint| endpoint.trim().is_empty()) {
+        return Err("--discovery-endpoints must not contain empty endpoints".into());
+    }
+    Ok(())
+}
 
-    #[test]
-    fn complaints_name_the_value() {
-        for (args, part) in [
-            (
-                &["--listen-client-urls=http://example.com:1"][..],
-                "expected IP in URL for binding (http://example.com:1)",
-            ),
-            (&["--listen-client-urls=http://127.0.0.1:1"], "--advertise-client-urls is required"),
-            (&["--heartbeat-interval=0"], "must be >0"),
-            (&["--election-timeout=400"], "should be at least as 5 times as"),
-            (&["--election-timeout=60000"], "too long"),
-            (&["--auto-compaction-mode=sometimes"], "sometimes"),
-            (&["--auto-compaction-retention=soon"], "soon"),
-            (&["--initial-cluster=x"], "\"x\""),
-            (&["--initial-cluster=a=http://h:1,b=http://h:1"], "given twice"),
-            (&["--log-level=loud"], "unrecognized level: \"loud\""),
-            (&["--max-txn-ops=0"], "out of range"),
-            (&["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"], "https"),
-        ] {
-            let why = config(args).unwrap_err();
-            assert!(why.contains(part), "{args:?}: {why}");
-        }
-        assert!(
-            config(&["--name=x", "--initial-cluster=y=http://h:1"])
-                .unwrap()
-                .check_bootstrap()
-                .unwrap_err()
-                .contains("\"x\"")
+fn ticks(read: &Read<'_>) -> Result<(u64, u64), Refusal> {
+    let (heartbeat, election) = (read.number("heartbeat-interval"), read.number("election-timeout"));
+    let defaults = "the defaults are 100 and 1000";
+    if heartbeat == 0 {
+        return Err(Refusal::new("--heartbeat-interval must be >0 (set to 0ms)", defaults));
+    }
+    if election == 0 {
+        return Err(Refusal::new("--election-timeout must be >0 (set to 0ms)", defaults));
+    }
+    if election < heartbeat.saturating_mul(5) {
+        let complaint = format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
         );
+        return Err(Refusal::new(complaint, defaults));
+    }
+    if election > 50_000 {
+        let complaint = format!("--election-timeout[{election}ms] is too long, and should be set less than 50000ms");
+        return Err(Refusal::new(complaint, defaults));
+    }
+    Ok((heartbeat, election))
+}
+
+fn check_upkeep(settings: &Settings, read: &Read<'_>, notes: &mut Vec<Note>) -> Result<(), Refusal> {
+    let modes = "--auto-compaction-mode is periodic or revision";
+    match settings.text("auto-compaction-mode") {
+        "periodic" | "revision" => {}
+        "" => return Err(Refusal::new("undefined auto-compaction-mode", modes)),
+        other => return Err(Refusal::new(format!("unknown auto-compaction-mode {other:?}"), modes)),
+    }
+    if read.yes("enable-distributed-tracing") {
+        let rate = spelling::signed(settings.text("distributed-tracing-sampling-rate")).unwrap_or(0);
+        if !(0..=1_000_000).contains(&rate) {
+            let why = if rate < 0 { "must be positive" } else { "must be less than 1e6" };
+            return Err(Refusal::new(
+                format!("distributed tracing configurition is not valid: (distributed tracing sampling rate {why})"),
+                "--distributed-tracing-sampling-rate is 0 to 1000000",
+            ));
+        }
+    }
+    let gates = Gates::parse(settings.text("feature-gates"))?;
+    let (checkpoint, persist) = (gates.is_named_on("LeaseCheckpoint"), gates.is_named_on("LeaseCheckpointPersist"));
+    if persist && !checkpoint {
+        return Err(Refusal::new(
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+            "add LeaseCheckpoint=true to --feature-gates",
+        ));
+    }
+    let interval = settings.text("compact-hash-check-time");
+    let nanos = spelling::span(interval).unwrap_or(0);
+    if nanos <= 0 {
+        let shown = milepost_node::log::go_duration(Duration::from_nanos(nanos.unsigned_abs()));
+        let sign = if nanos < 0 { "-" } else { "" };
+        let complaint = format!("--compact-hash-check-time must be >0 (set to {sign}{shown})");
+        return Err(Refusal::new(complaint, "the default is 1m"));
+    }
+    for (name, message) in DEPRECATED {
+        if settings.is_given(name) {
+            notes.push(Note::warning(*message));
+        }
+    }
+    Ok(())
+}
+
+/// What etcd says about flags that it will drop.
+const DEPRECATED: &[(&str, &str)] = &[
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
+    ),
+];
+
+fn quota(read: &Read<'_>, notes: &mut Vec<Note>) -> Option<u64> {
+    let quota = match read.signed("quota-backend-bytes") {
+        0 => DEFAULT_QUOTA_BYTES,
+        negative if negative < 0 => return None,
+        bytes => bytes.unsigned_abs(),
+    };
+    if quota > LARGE_QUOTA_BYTES {
+        let note = Note::warning("quota exceeds the maximum value").with("quota-size-bytes", quota.to_string());
+        notes.push(note.with("quota-maximum-size-bytes", LARGE_QUOTA_BYTES.to_string()));
+    }
+    Some(quota)
+}
+
+fn request_bytes(read: &Read<'_>, notes: &mut Vec<Note>) -> usize {
+    let bytes = read.number("max-request-bytes");
+    if bytes > LARGE_REQUEST_BYTES {
+        let note = Note::warning("exceeded recommended request limit").with("max-request-bytes", bytes.to_string());
+        notes.push(note.with("recommended-request-bytes", LARGE_REQUEST_BYTES.to_string()));
+    }
+    if bytes > REQUEST_BYTES_MAX {
+        let note = Note::warning("--max-request-bytes is more than a message can hold and counts as its largest size");
+        notes.push(note.with("bytes", REQUEST_BYTES_MAX.to_string()));
+    }
+    usize::try_from(bytes.min(REQUEST_BYTES_MAX)).unwrap_or(usize::MAX)
+}
+
+/// Values whose spelling was checked when they were set.
+struct Read<'a>(&'a Settings);
+
+impl Read<'_> {
+    fn number(&self, name: &str) -> u64 {
+        spelling::unsigned(self.0.text(name)).unwrap_or(0)
     }
 
-    #[test]
-    fn retention_forms() {
-        let mode = |m: &str, r: &str| {
-            config(&[&format!("--auto-compaction-mode={m}"), &format!("--auto-compaction-retention={r}")])
-                .unwrap()
-                .compaction
-        };
-        assert_eq!(mode("periodic", "2"), CompactionMode::Periodic(Duration::from_secs(7200)));
-        assert_eq!(mode("periodic", "10m"), CompactionMode::Periodic(Duration::from_secs(600)));
-        assert_eq!(mode("revision", "1000"), CompactionMode::Revision(1000));
-        assert_eq!(mode("revision", "0"), CompactionMode::Off);
+    fn nonzero(&self, name: &str, default: u64) -> u64 {
+        Some(self.number(name)).filter(|number| *number > 0).unwrap_or(default)
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.number(name)).unwrap_or(usize::MAX)
+    }
+
+    fn signed(&self, name: &str) -> i64 {
+        spelling::signed(self.0.text(name)).unwrap_or(0)
+    }
+
+    /// `None` for zero and below, which stand for a default.
+    fn positive(&self, name: &str) -> Option<usize> {
+        usize::try_from(self.signed(name)).ok().filter(|number| *number > 0)
+    }
+
+    fn span(&self, name: &str) -> Duration {
+        spelling::duration(self.0.text(name)).unwrap_or(Duration::ZERO)
+    }
+
+    /// `None` for zero and below, which stand for a default.
+    fn positive_span(&self, name: &str) -> Option<Duration> {
+        Some(self.span(name)).filter(|span| !span.is_zero())
+    }
+
+    fn yes(&self, name: &str) -> bool {
+        spelling::boolean(self.0.text(name)) == Ok(true)
     }
 }

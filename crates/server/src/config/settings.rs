@@ -1,39 +1,92 @@
-//! From the command line and the environment to one text value per flag. Go's flag syntax.
+//! One text value per flag, with the knowledge of who set it.
 
 use std::collections::BTreeMap;
 
+use super::gates::Gates;
 use super::spelling::{self, Complaint};
-use super::table::{FLAGS, Flag, Kind, find};
+use super::table::{Effect, Flag, Kind, find, flags};
+use super::url;
 
-/// Why the command line cannot be used. Each variant has its exit code and its place to be told.
-#[derive(Debug, PartialEq, Eq)]
-pub enum UsageError {
-    /// Wrong words on the command line: plain text and a short usage on stderr, exit code 2.
-    CommandLine(String),
-    /// Wrong environment or stray words: told through the log, exit code 1.
-    Refused(String),
+/// Something to be logged once logging works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// A warning, or for information.
+    pub is_warning: bool,
+    /// The message.
+    pub message: String,
+    /// Its fields.
+    pub fields: Vec<(&'static str, String)>,
 }
 
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Run a server with these settings.
-    Serve(Settings),
-    /// Print the version and leave.
-    Version,
-    /// Print the help page and leave.
-    Help,
+impl Note {
+    /// A warning without fields.
+    #[must_use]
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self { is_warning: true, message: message.into(), fields: Vec::new() }
+    }
+
+    /// For information, without fields.
+    #[must_use]
+    pub fn info(message: impl Into<String>) -> Self {
+        Self { is_warning: false, message: message.into(), fields: Vec::new() }
+    }
+
+    /// With one field more.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
 }
 
-/// One value per flag, with the knowledge of who set it.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// A complaint that ends the start, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In etcd's words where it has some, so that who knows them finds them.
+    pub complaint: String,
+    /// What to change; empty if the complaint says it.
+    pub remedy: String,
+}
+
+impl Refusal {
+    /// With a remedy.
+    #[must_use]
+    pub fn new(complaint: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { complaint: complaint.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(complaint: String) -> Self {
+        Self::new(complaint, "")
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(complaint: &str) -> Self {
+        Self::new(complaint, "")
+    }
+}
+
+/// One value per flag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     given: BTreeMap<&'static str, String>,
+    /// Common names allowed to clients; only the configuration file can say so.
+    pub client_allowed_cn: Vec<String>,
+    /// Read from a configuration file?
+    pub is_from_file: bool,
     /// Told once logging works.
-    pub warnings: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Settings {
+    /// Nothing set yet, to be filled from a file.
+    #[must_use]
+    pub fn of_file() -> Self {
+        Self { is_from_file: true, ..Self::default() }
+    }
+
     /// The value of `name`: given, or the table's default.
     ///
     /// # Panics
@@ -41,180 +94,190 @@ impl Settings {
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         let flag = find(name).expect("every setting that is read stands in the table");
-        self.given.get(name).map_or(flag.default, String::as_str)
+        match self.given.get(name).map(String::as_str) {
+            // An empty list of URLs was accepted and changes nothing. Source: etcd `UniqueURLs.Set`.
+            None | Some("") if flag.kind == Kind::Urls => flag.default,
+            None => flag.default,
+            Some(given) => given,
+        }
     }
 
-    /// Was `name` set on the command line or in the environment?
+    /// Was `name` set on the command line, in the environment or in the file?
     #[must_use]
     pub fn is_given(&self, name: &str) -> bool {
         self.given.contains_key(name)
     }
-}
 
-/// Does `value` spell a value of this flag?
-fn check(flag: &Flag, value: &str) -> Result<(), Complaint> {
-    match flag.kind {
-        Kind::Text => Ok(()),
-        Kind::Bool => spelling::boolean(value).map(drop),
-        Kind::Unsigned => spelling::unsigned(value).map(drop),
-        Kind::Signed => spelling::signed(value).map(drop),
-        Kind::Urls => spelling::urls(value).map(drop),
-        Kind::ClusterState => match value {
-            "new" | "existing" => Ok(()),
-            _ => Err(format!("invalid value {value:?}, want \"new\" or \"existing\"")),
-        },
+    /// Sets a flag whose value was checked; gates add up, all others are replaced.
+    pub fn set(&mut self, flag: &'static Flag, value: String) {
+        match (flag.kind, self.given.get_mut(flag.name)) {
+            (Kind::Gates, Some(before)) => {
+                before.push(',');
+                before.push_str(&value);
+            }
+            _ => drop(self.given.insert(flag.name, value)),
+        }
+    }
+
+    /// Forgets that `name` was given.
+    pub fn unset(&mut self, name: &str) {
+        self.given.remove(name);
+    }
+
+    /// Flags set to something else than their default, with the flag's row.
+    pub fn changed(&self) -> impl Iterator<Item = &'static Flag> {
+        flags().filter(|flag| self.given.get(flag.name).is_some_and(|value| is_change(flag, value)))
+    }
+
+    /// One warning that names all flags which were set and do nothing.
+    #[must_use]
+    pub fn without_effect(&self) -> Option<Note> {
+        let idle: Vec<String> = self
+            .changed()
+            .filter_map(|flag| match flag.effect {
+                Effect::Nothing(why) => Some(format!("--{}: {why}", flag.name)),
+                Effect::Works | Effect::Refused(_) => None,
+            })
+            .collect();
+        if idle.is_empty() {
+            return None;
+        }
+        Some(Note::warning("some flags are accepted and have no effect").with("flags", idle.join("; ")))
+    }
+
+    /// The first flag that must not be ignored.
+    ///
+    /// # Errors
+    /// Its name, and why.
+    pub fn refuse_unsafe(&self) -> Result<(), Refusal> {
+        for flag in self.changed() {
+            if let Effect::Refused(why) = flag.effect {
+                return Err(Refusal::new(format!("--{} has no effect in this version of Milepost", flag.name), why));
+            }
+        }
+        Ok(())
     }
 }
 
-/// Reads `args` (without the program's name) and the environment.
-///
-/// A flag given on the command line and in the environment is refused even when both agree: there is no rule which one
-/// would win. An empty variable counts as unset. Source: etcd `pkg/flags`.
+/// Does `value` ask for something else than the default?
+fn is_change(flag: &Flag, value: &str) -> bool {
+    match flag.kind {
+        Kind::Bool => spelling::boolean(value) != spelling::boolean(flag.default),
+        Kind::Unsigned | Kind::Unsigned32 => spelling::unsigned(value) != spelling::unsigned(flag.default),
+        Kind::Signed => spelling::signed(value) != spelling::signed(flag.default),
+        Kind::Span => spelling::span(value) != spelling::span(flag.default),
+        Kind::Urls if value.is_empty() => false,
+        Kind::Ignored => true,
+        _ => value != flag.default,
+    }
+}
+
+/// Does `value` spell a value of this kind?
 ///
 /// # Errors
-/// [`UsageError`], with the flag or variable and the value named.
-pub fn parse(args: &[String], env: impl IntoIterator<Item = (String, String)>) -> Result<Request, UsageError> {
-    let mut settings = Settings::default();
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        let Some(body) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')).filter(|_| word != "-") else {
-            return Err(UsageError::Refused(format!("{word:?} is not a valid flag")));
-        };
-        if body.is_empty() {
-            if let Some(stray) = words.next() {
-                return Err(UsageError::Refused(format!("{stray:?} is not a valid flag")));
-            }
-            break;
-        }
-        if body.starts_with('-') || body.starts_with('=') {
-            return Err(UsageError::CommandLine(format!("bad flag syntax: {word}")));
-        }
-        let (name, value) = match body.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (body, None),
-        };
-        match name {
-            "h" | "help" => return Ok(Request::Help),
-            "version" if value.as_deref().is_none_or(|v| spelling::boolean(v) == Ok(true)) => {
-                return Ok(Request::Version);
-            }
-            _ => {}
-        }
-        let Some(flag) = find(name) else {
-            return Err(UsageError::CommandLine(format!("flag provided but not defined: -{name}")));
-        };
-        let value = match (value, flag.kind) {
-            (Some(value), _) => value,
-            (None, Kind::Bool) => "true".into(),
-            (None, _) => match words.next() {
-                Some(value) => value.clone(),
-                None => return Err(UsageError::CommandLine(format!("flag needs an argument: -{name}"))),
-            },
-        };
-        check(flag, &value).map_err(|why| {
-            UsageError::CommandLine(match flag.kind {
-                Kind::Bool => format!("invalid boolean value {value:?} for -{name}: {why}"),
-                _ => format!("invalid value {value:?} for flag -{name}: {why}"),
-            })
-        })?;
-        settings.given.insert(flag.name, value);
+/// What reads well after "invalid value X for flag -Y: ", in the words of etcd and Go.
+pub fn check(kind: Kind, value: &str) -> Result<(), Complaint> {
+    match kind {
+        Kind::Text | Kind::List | Kind::Set | Kind::Ignored => Ok(()),
+        Kind::Bool => spelling::boolean(value).map(drop),
+        Kind::Unsigned => spelling::unsigned(value).map(drop),
+        Kind::Unsigned32 => match spelling::unsigned(value) {
+            Ok(number) if u32::try_from(number).is_ok() => Ok(()),
+            Err(why) if why == "parse error" => Err(format!("strconv.ParseUint: parsing {value:?}: invalid syntax")),
+            _ => Err(format!("strconv.ParseUint: parsing {value:?}: value out of range")),
+        },
+        Kind::Signed => spelling::signed(value).map(drop),
+        Kind::Span => spelling::span(value).map(drop).map_err(|_| "parse error".into()),
+        Kind::Urls if value.is_empty() => Ok(()),
+        Kind::Origins if value == "*" => Ok(()),
+        Kind::Urls | Kind::Origins => url::urls(value).map(drop),
+        Kind::Choice(known) => known.contains(&value).then_some(()).ok_or_else(|| "invalid value".into()),
+        Kind::Choices(known) => match value.split(',').find(|part| !known.contains(part)) {
+            Some(stranger) => Err(format!("invalid value {stranger:?}")),
+            None => Ok(()),
+        },
+        Kind::Gates => Gates::parse(value).map(drop),
     }
-    read_environment(&mut settings, env)?;
-    Ok(Request::Serve(settings))
 }
 
-fn read_environment(
-    settings: &mut Settings,
-    env: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), UsageError> {
-    let names: BTreeMap<String, &'static Flag> = FLAGS.iter().map(|flag| (flag.env_name(), flag)).collect();
-    let from_line: Vec<&str> = settings.given.keys().copied().collect();
-    let mut variables: Vec<(String, String)> =
-        env.into_iter().filter(|(k, v)| k.starts_with("ETCD_") && !v.is_empty()).collect();
-    variables.sort();
-    for (variable, value) in variables {
-        let Some(flag) = names.get(&variable) else {
-            settings.warnings.push(format!("{variable}={value}"));
-            continue;
-        };
-        if from_line.contains(&flag.name) {
-            return Err(UsageError::Refused(format!(
-                "conflicting environment variable {variable:?} is shadowed by corresponding command-line flag {:?} (either unset environment variable or disable flag)",
-                flag.name
-            )));
+/// What to write instead, as a sentence about the flag.
+#[must_use]
+pub fn spelled(kind: Kind) -> String {
+    match kind {
+        Kind::Text => "takes any text".into(),
+        Kind::Bool => "takes =true or =false; the = is needed".into(),
+        Kind::Unsigned | Kind::Unsigned32 => "takes a whole number, like 100, without a unit".into(),
+        Kind::Signed => "takes a whole number, like 100 or -1, without a unit".into(),
+        Kind::Span => "takes a number with a unit, like 100ms, 30s or 2h".into(),
+        Kind::Urls => "takes URLs like http://127.0.0.1:2379, without a path; commas between several".into(),
+        Kind::Origins => "takes * or origins like https://example.com:443, with a port and without a path".into(),
+        Kind::List | Kind::Set => "takes texts with commas between them".into(),
+        Kind::Choice(known) => format!("takes {}", known.join(" or ")),
+        Kind::Choices(known) => format!("takes one of {}", known.join(", ")),
+        Kind::Gates => {
+            let names: Vec<&str> = super::gates::GATES.iter().map(|gate| gate.name).collect();
+            format!("takes Name=true or Name=false; names are AllAlpha, AllBeta, {}", names.join(", "))
         }
-        check(flag, &value)
-            .map_err(|why| UsageError::Refused(format!("invalid value {value:?} for {variable}: {why}")))?;
-        settings.given.insert(flag.name, value);
+        Kind::Ignored => "is ignored".into(),
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Request, UsageError> {
-        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        parse(&args, env.iter().map(|(k, v)| (k.to_string(), v.to_string())))
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        for (name, value) in pairs {
+            settings.set(find(name).unwrap(), (*value).to_owned());
+        }
+        settings
     }
 
-    fn settings(args: &[&str], env: &[(&str, &str)]) -> Settings {
-        match parsed(args, env).unwrap() {
-            Request::Serve(settings) => settings,
-            other => panic!("{other:?}"),
+    #[test]
+    fn every_default_is_a_value_of_its_kind() {
+        for flag in flags() {
+            if flag.default.is_empty() && !matches!(flag.kind, Kind::Choice(_)) {
+                continue;
+            }
+            assert_eq!(check(flag.kind, flag.default), Ok(()), "{}", flag.name);
+            assert!(!is_change(flag, flag.default), "{}", flag.name);
         }
     }
 
     #[test]
-    fn one_dash_two_dashes_and_both_value_forms_are_the_same() {
-        for args in
-            [&["-name", "x"][..], &["--name", "x"], &["--name=x"], &["-name=x", "--"], &["--name", "y", "--name", "x"]]
-        {
-            assert_eq!(settings(args, &[]).text("name"), "x", "{args:?}");
-        }
-        assert_eq!(settings(&[], &[]).text("name"), "default");
+    fn names_are_unique() {
+        let mut names: Vec<&str> = flags().map(|flag| flag.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 
     #[test]
-    fn a_bool_takes_its_value_only_after_an_equals_sign() {
-        assert_eq!(settings(&["--unsafe-no-fsync"], &[]).text("unsafe-no-fsync"), "true");
-        assert_eq!(settings(&["--unsafe-no-fsync=F"], &[]).text("unsafe-no-fsync"), "F");
+    fn what_does_nothing_is_named_once_when_it_asks_for_something() {
         assert_eq!(
-            parsed(&["--unsafe-no-fsync", "false"], &[]),
-            Err(UsageError::Refused("\"false\" is not a valid flag".into()))
+            settings(&[("pre-vote", "false"), ("corrupt-check-time", "0"), ("v2-deprecation", "")]).without_effect(),
+            None
         );
+        let note = settings(&[("corrupt-check-time", "1h"), ("max-learners", "0x2")]).without_effect().unwrap();
+        assert!(note.is_warning);
+        let flags = &note.fields[0].1;
+        assert!(flags.starts_with("--corrupt-check-time: ") && flags.contains("; --max-learners: "), "{flags}");
     }
 
     #[test]
-    fn wrong_words_are_named() {
-        for (args, complaint) in [
-            (&["--nme=x"][..], "flag provided but not defined: -nme"),
-            (&["--name"], "flag needs an argument: -name"),
-            (&["---name=x"], "bad flag syntax: ---name=x"),
-            (&["--snapshot-count=1GB"], "invalid value \"1GB\" for flag -snapshot-count: parse error"),
-            (&["--unsafe-no-fsync=maybe"], "invalid boolean value \"maybe\" for -unsafe-no-fsync: parse error"),
-            (
-                &["--listen-client-urls", "http:/10.240.0.19:2379"],
-                "invalid value \"http:/10.240.0.19:2379\" for flag -listen-client-urls: URL address does not have the form \"host:port\": http:/10.240.0.19:2379",
-            ),
-        ] {
-            assert_eq!(parsed(args, &[]), Err(UsageError::CommandLine(complaint.into())));
-        }
+    fn what_would_be_unsafe_to_ignore_is_refused() {
+        assert_eq!(settings(&[("peer-auto-tls", "F"), ("peer-cert-file", "")]).refuse_unsafe(), Ok(()));
+        let refusal = settings(&[("peer-client-cert-auth", "t")]).refuse_unsafe().unwrap_err();
+        assert!(refusal.complaint.contains("--peer-client-cert-auth"), "{refusal:?}");
     }
 
     #[test]
-    fn the_environment_sets_what_the_line_does_not() {
-        let got =
-            settings(&["--name=x"], &[("ETCD_DATA_DIR", "/d"), ("ETCD_NAME", ""), ("ETCD_NOPE", "1"), ("HOME", "/")]);
-        assert_eq!((got.text("name"), got.text("data-dir")), ("x", "/d"));
-        assert_eq!(got.warnings, ["ETCD_NOPE=1"]);
-        assert!(
-            matches!(parsed(&["--name=x"], &[("ETCD_NAME", "x")]), Err(UsageError::Refused(why)) if why.contains("ETCD_NAME"))
-        );
-        assert_eq!(
-            parsed(&[], &[("ETCD_SNAPSHOT_COUNT", "many")]),
-            Err(UsageError::Refused("invalid value \"many\" for ETCD_SNAPSHOT_COUNT: parse error".into()))
-        );
+    fn gates_add_up_and_urls_keep_their_default() {
+        let settings = settings(&[("feature-gates", "A=1"), ("feature-gates", "B=0"), ("listen-client-urls", "")]);
+        assert_eq!(settings.text("feature-gates"), "A=1,B=0");
+        assert_eq!(settings.text("listen-client-urls"), "http://localhost:2379");
+        assert!(settings.is_given("listen-client-urls"));
     }
 }

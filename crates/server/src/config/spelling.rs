@@ -1,4 +1,4 @@
-//! Go's spellings of values: integers, bools, durations, URLs. Pure text in, value or complaint out.
+//! Go's spellings of values: integers, bools, durations. Pure text in, value or complaint out.
 
 use std::time::Duration;
 
@@ -61,104 +61,59 @@ pub fn signed(text: &str) -> Result<i64, Complaint> {
     i64::try_from(if negative { -value } else { value }).map_err(|_| "value out of range".into())
 }
 
-/// `1h2m3s`, `100ms`, `1.5h`; a plain `0` needs no unit.
+/// Nanoseconds in `1h2m3s`, `-100ms`, `1.5h`; a plain `0` needs no unit.
 ///
 /// # Errors
-/// A sentence with the text in it, as Go's `time.ParseDuration` gives. Negative durations are refused: no flag takes one.
-pub fn duration(text: &str) -> Result<Duration, Complaint> {
+/// A sentence with the text in it, as Go's `time.ParseDuration` gives.
+pub fn span(text: &str) -> Result<i64, Complaint> {
     let invalid = || format!("time: invalid duration {text:?}");
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    let (is_negative, mut rest) = match text.as_bytes() {
+        [b'-', ..] => (true, &text[1..]),
+        [b'+', ..] => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(0);
     }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest.is_empty() {
         return Err(invalid());
     }
-    let mut total = 0f64;
+    let mut total: i128 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let seconds = match &rest[..letters] {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
+        let (number, tail) = rest.split_at(digits);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return Err(invalid());
+        }
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let unit: i128 = match &tail[..letters] {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             "" => return Err(format!("time: missing unit in duration {text:?}")),
             unit => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         };
-        total += number * seconds;
-        rest = &rest[letters..];
+        // Eighteen digits are more than an hour has nanoseconds, and fit.
+        let fraction = &fraction[..fraction.len().min(18)];
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
+        let part = part * unit / 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(0));
+        total = whole.checked_mul(unit).and_then(|whole| total.checked_add(whole + part)).ok_or_else(invalid)?;
+        rest = &tail[letters..];
     }
-    Duration::try_from_secs_f64(total).map_err(|_| invalid())
+    i64::try_from(if is_negative { -total } else { total }).map_err(|_| invalid())
 }
 
-/// A URL of a listener or of a member: scheme, host and port, nothing else.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Url {
-    /// `http`, `https`, `unix` or `unixs`.
-    pub scheme: String,
-    /// Host without brackets; for unix schemes the path of the socket.
-    pub host: String,
-    /// Zero: let the kernel choose; for unix schemes always zero.
-    pub port: u16,
-    text: String,
-}
-
-impl Url {
-    /// As it was given.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// `host:port` as it was given.
-    #[must_use]
-    pub fn authority(&self) -> &str {
-        self.text.split_once("://").map_or("", |(_, rest)| rest)
-    }
-}
-
-/// One URL by the rules of etcd's URL flags.
+/// A span that lies ahead: less than nothing counts as nothing.
 ///
 /// # Errors
-/// The rule that `text` breaks, with `text`.
-pub fn url(text: &str) -> Result<Url, Complaint> {
-    let text = text.trim();
-    let form = || format!("URL address does not have the form \"host:port\": {text}");
-    let (scheme, rest) =
-        text.split_once(':').ok_or_else(|| format!("URL scheme must be http, https, unix, or unixs: {text}"))?;
-    if !matches!(scheme, "http" | "https" | "unix" | "unixs") {
-        return Err(format!("URL scheme must be http, https, unix, or unixs: {text}"));
-    }
-    let Some(rest) = rest.strip_prefix("//") else { return Err(form()) };
-    if scheme.starts_with("unix") {
-        return Ok(Url { scheme: scheme.into(), host: rest.into(), port: 0, text: text.into() });
-    }
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(inner) => inner.split_once("]:").ok_or_else(form)?,
-        None => authority.rsplit_once(':').filter(|(host, _)| !host.contains(':')).ok_or_else(form)?,
-    };
-    let port = port.parse().map_err(|_| form())?;
-    if !path.is_empty() {
-        return Err(format!("URL must not contain a path: {text}"));
-    }
-    Ok(Url { scheme: scheme.into(), host: host.into(), port, text: text.into() })
-}
-
-/// A comma list of URLs: trimmed, sorted, each once.
-///
-/// # Errors
-/// The first URL that is not one.
-pub fn urls(text: &str) -> Result<Vec<Url>, Complaint> {
-    let mut list = text.split(',').map(url).collect::<Result<Vec<_>, _>>()?;
-    list.sort();
-    list.dedup();
-    Ok(list)
+/// As [`span`].
+pub fn duration(text: &str) -> Result<Duration, Complaint> {
+    span(text).map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -181,28 +136,23 @@ mod tests {
 
     #[test]
     fn durations_as_go_reads_them() {
-        assert_eq!(duration("1h2m3s"), Ok(Duration::from_secs(3723)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
-        assert_eq!(duration("5x").unwrap_err(), "time: unknown unit \"x\" in duration \"5x\"");
-        assert!(duration("").is_err() && duration("-1s").is_err() && duration("1..5s").is_err());
-    }
-
-    #[test]
-    fn urls_are_scheme_host_port() {
-        let got = urls("http://127.0.0.1:2379, http://[::1]:0,http://127.0.0.1:2379").unwrap();
-        assert_eq!(
-            got.iter().map(|u| (u.host.as_str(), u.port)).collect::<Vec<_>>(),
-            [("127.0.0.1", 2379), ("::1", 0)]
-        );
-        for (text, complaint) in [
-            ("http:/10.0.0.1:2379", "URL address does not have the form \"host:port\": http:/10.0.0.1:2379"),
-            ("http://10.0.0.1", "URL address does not have the form \"host:port\": http://10.0.0.1"),
-            ("http://h:1/", "URL must not contain a path: http://h:1/"),
-            ("ftp://h:1", "URL scheme must be http, https, unix, or unixs: ftp://h:1"),
+        for (text, nanos) in [
+            ("1h2m3s", 3_723_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5ms", 500_000),
+            ("1.us", 1_000),
+            ("0", 0),
+            ("-0", 0),
+            ("-1m", -60_000_000_000),
+            ("+10ns", 10),
         ] {
-            assert_eq!(url(text).unwrap_err(), complaint);
+            assert_eq!(span(text), Ok(nanos), "{text}");
+        }
+        assert_eq!(duration("-1s"), Ok(Duration::ZERO));
+        assert_eq!(span("5").unwrap_err(), "time: missing unit in duration \"5\"");
+        assert_eq!(span("5x").unwrap_err(), "time: unknown unit \"x\" in duration \"5x\"");
+        for text in ["", "-", "1..5s", ".s", "s", "9223372037s1h", "99999999999h"] {
+            assert_eq!(span(text).unwrap_err(), format!("time: invalid duration {text:?}"));
         }
     }
 }
