@@ -44,7 +44,7 @@ impl Inner {
     pub(crate) fn compact_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         // Only a floor that is committed: otherwise a crash would replay reads against what was deleted after them.
         let bound = committer.committed.scheduled;
-        if bound <= committer.committed.finished || self.compaction_paused.load(Ordering::Relaxed) {
+        if bound <= committer.committed.finished || self.compaction_pauses.load(Ordering::Relaxed) > 0 {
             return Ok(false);
         }
         if self.hash_some(committer)? {

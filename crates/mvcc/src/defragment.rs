@@ -39,20 +39,32 @@ impl Store {
     pub fn defragment(&self) -> Result<(), StoreError> {
         let inner = self.inner();
         let _one_at_a_time = inner.defragmenting.lock();
-        inner.pause_compaction(true);
-        let done = inner.observed(Work::Defragmentation, || inner.copy_and_switch());
-        inner.pause_compaction(false);
-        done
+        let _history_stays = HistoryStays::new(inner.clone());
+        inner.observed(Work::Defragmentation, || inner.copy_and_switch())
+    }
+}
+
+/// While it lives no record is deleted from history.
+pub(crate) struct HistoryStays(Arc<Inner>);
+
+impl HistoryStays {
+    /// Waits for the step of a compaction that is being done.
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let committer = inner.committer.lock();
+        inner.compaction_pauses.fetch_add(1, Ordering::Relaxed);
+        drop(committer);
+        Self(inner)
+    }
+}
+
+impl Drop for HistoryStays {
+    fn drop(&mut self) {
+        self.0.compaction_pauses.fetch_sub(1, Ordering::Relaxed);
+        self.0.wake.notify_all();
     }
 }
 
 impl Inner {
-    /// Waits for the step being done.
-    fn pause_compaction(&self, pause: bool) {
-        let _committer = self.committer.lock();
-        self.compaction_paused.store(pause, Ordering::Relaxed);
-    }
-
     fn copy_and_switch(&self) -> Result<(), StoreError> {
         let old = self.engine();
         let new = old.successor()?;

@@ -220,7 +220,7 @@ impl Hasher {
 }
 
 /// Key and value as etcd stores them, into `out`, replacing what was there.
-fn encode(record: &HistoryRef<'_>, out: &mut Vec<u8>) {
+pub(crate) fn encode(record: &HistoryRef<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&record.revision.main.to_be_bytes());
     out.push(b'_');

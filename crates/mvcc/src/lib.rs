@@ -33,6 +33,7 @@ mod compact;
 mod counts;
 mod defragment;
 mod error;
+mod export;
 mod generation;
 mod hash;
 mod history;
@@ -48,6 +49,7 @@ pub mod watch;
 mod writer;
 
 pub use error::StoreError;
+pub use export::{Export, Records, StoredRecord};
 pub use hash::HashKv;
 pub use record::{Header, Record};
 pub use salvage::{Walked, rescue, salvage, verify};

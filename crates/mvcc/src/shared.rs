@@ -1,7 +1,7 @@
 //! What the handles, apply and the background share behind the scenes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -122,8 +122,8 @@ pub(crate) struct Inner {
     pub committer: Mutex<Committer>,
     /// Held for the length of a defragmentation.
     pub defragmenting: Mutex<()>,
-    /// A defragmentation relies on history as it is.
-    pub compaction_paused: AtomicBool,
+    /// How many rely on history as it is: a defragmentation, exports.
+    pub compaction_pauses: AtomicUsize,
     pub durable: Mutex<Durable>,
     /// There is little room on the disk.
     pub short_of_space: AtomicBool,
@@ -170,7 +170,7 @@ impl Inner {
             wake: Condvar::new(),
             committer,
             defragmenting: Mutex::new(()),
-            compaction_paused: AtomicBool::new(false),
+            compaction_pauses: AtomicUsize::new(0),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
