@@ -17,7 +17,7 @@ use super::wire::{self, Messages};
 use super::{Method, Shape};
 use crate::call::{self, Call};
 use crate::door::{Door, confused};
-use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, watch};
+use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, snapshot, watch};
 use crate::status::{self, Code, Status};
 
 /// How a request begins: read from its head alone, before anything is waited for.
@@ -268,6 +268,10 @@ pub(crate) async fn open_stream(
         Method::HealthWatch => {
             let request = only(Inlet::new(requests, door, method)).await;
             Driven::start(door, method, call, accounting, |stage| health::watch(stage, request))
+        }
+        Method::Snapshot => {
+            let request = only(Inlet::new(requests, door, method)).await;
+            Driven::start(door, method, call, accounting, |stage| snapshot::snapshot(stage, request))
         }
         Method::Observe => {
             let request = only(Inlet::new(requests, door, method)).await;

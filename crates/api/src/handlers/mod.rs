@@ -11,4 +11,5 @@ pub(crate) mod lease;
 mod line;
 pub(crate) mod lock;
 pub(crate) mod maintenance;
+pub(crate) mod snapshot;
 pub(crate) mod watch;

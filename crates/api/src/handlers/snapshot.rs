@@ -1,0 +1,138 @@
+//! The store as a database file of etcd's, streamed to one client.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use milepost_machine::{Database, DatabaseError};
+use milepost_mvcc::Store;
+use milepost_proto::etcdserverpb as pb;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use crate::door::{Door, confused};
+use crate::grpc::Stage;
+use crate::status::{self, Code, Status};
+
+/// Bytes of the file in one message.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks that wait for the client, at most.
+const CHUNKS_WAITING: usize = 8;
+/// No compaction deletes anything while the stream lasts: a client that takes less than this is cut off.
+const PACE_BYTES_PER_SECOND: u64 = 1 << 20;
+/// What every client is given beside that.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What the thread that reads the store tells the stream.
+enum Piece {
+    /// Once, before anything else: length of the file, and the version of its schema.
+    Begin { total_bytes: u64, version: String },
+    /// The next bytes of the file; after the last of them the checksum of all.
+    Bytes(Bytes),
+    /// It could not be read.
+    Failed(String),
+}
+
+/// Streams the file, then its SHA-256.
+pub(crate) async fn snapshot(stage: Stage, request: Result<pb::SnapshotRequest, Status>) -> Status {
+    let done = match request {
+        Ok(pb::SnapshotRequest {}) => stream(&stage).await,
+        Err(status) => Err(status),
+    };
+    done.err().unwrap_or(Status::new(Code::Ok, ""))
+}
+
+async fn stream(stage: &Stage) -> Result<(), Status> {
+    let door = &stage.door;
+    let (pieces, mut next) = mpsc::channel(CHUNKS_WAITING);
+    let store = door.reader().store();
+    // A thread of its own: it may wait for the client for minutes, and nobody waits for it.
+    std::thread::Builder::new()
+        .name("snapshot".into())
+        .spawn(move || read(&store, &pieces))
+        .map_err(|why| Status::with(Code::Unknown, format!("no thread for a snapshot: {why}")))?;
+    let Some(begin) = receive(door, &mut next).await? else { return Err(confused("a snapshot broke off")) };
+    let Piece::Begin { total_bytes, version } = begin else { return Err(confused("a snapshot without its length")) };
+    let limit = PATIENCE + Duration::from_secs(total_bytes / PACE_BYTES_PER_SECOND);
+    let sending = send(stage, &mut next, total_bytes, &version);
+    tokio::time::timeout(limit, sending).await.unwrap_or_else(|_| {
+        let text = format!("the snapshot of {total_bytes} bytes was not taken within {} s", limit.as_secs());
+        Err(Status::with(Code::DeadlineExceeded, text))
+    })
+}
+
+async fn send(stage: &Stage, next: &mut mpsc::Receiver<Piece>, total_bytes: u64, version: &str) -> Result<(), Status> {
+    let mut left = total_bytes;
+    while let Some(piece) = receive(&stage.door, next).await? {
+        let Piece::Bytes(blob) = piece else { return Err(confused("a snapshot began twice")) };
+        // The checksum at the end is not counted.
+        left = left.saturating_sub(blob.len() as u64);
+        let message = pb::SnapshotResponse { header: None, remaining_bytes: left, blob, version: version.to_owned() };
+        stage.outlet.send(&message);
+        stage.outlet.drained().await;
+    }
+    Ok(())
+}
+
+/// The next piece; `None`: that was all.
+async fn receive(door: &Rc<Door>, next: &mut mpsc::Receiver<Piece>) -> Result<Option<Piece>, Status> {
+    tokio::select! {
+        piece = next.recv() => match piece {
+            Some(Piece::Failed(why)) => Err(Status::with(Code::Unknown, why)),
+            piece => Ok(piece),
+        },
+        () = door.stopping() => Err(status::STOPPED),
+    }
+}
+
+/// Reads the store from beginning to end; ends early when the client is gone.
+fn read(store: &Store, pieces: &mpsc::Sender<Piece>) {
+    let written = Database::prepare(store).and_then(|database| {
+        let version = database.storage_version().map(|version| version.to_string()).unwrap_or_default();
+        let begin = Piece::Begin { total_bytes: database.total_bytes(), version };
+        let out = Chunks { pieces, gathered: BytesMut::with_capacity(CHUNK_BYTES), sum: Sha256::new() };
+        out.pass(begin).map_err(|gone| DatabaseError::Emit(gone.into()))?;
+        let out = database.write(out)?;
+        let sum = Bytes::copy_from_slice(&out.sum.finalize());
+        // Without a listener there is nobody to tell either.
+        let _ = pieces.blocking_send(Piece::Bytes(sum));
+        Ok(())
+    });
+    if let Err(why) = written {
+        let _ = pieces.blocking_send(Piece::Failed(why.to_string()));
+    }
+}
+
+/// Gathers pages into chunks and sums them up.
+struct Chunks<'p> {
+    pieces: &'p mpsc::Sender<Piece>,
+    gathered: BytesMut,
+    sum: Sha256,
+}
+
+impl Chunks<'_> {
+    fn pass(&self, piece: Piece) -> io::Result<()> {
+        self.pieces.blocking_send(piece).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
+    }
+}
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK_BYTES - self.gathered.len());
+        self.gathered.extend_from_slice(&bytes[..taken]);
+        if self.gathered.len() == CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        self.sum.update(&self.gathered);
+        let chunk = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(CHUNK_BYTES));
+        self.pass(Piece::Bytes(chunk.freeze()))
+    }
+}
