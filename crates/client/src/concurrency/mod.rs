@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn keys_are_named_as_gos_are() {
         assert_eq!(prefix(b"lock"), "lock/");
-        assert_eq!(key(b"lock/", 0x694d_8141_7acb_754), "lock/694d81417acb754");
+        assert_eq!(key(b"lock/", 0x0694_d814_17ac_b754), "lock/694d81417acb754");
         assert_eq!(key(b"l/", -255), "l/-ff");
     }
 

@@ -4,4 +4,5 @@ mod calls;
 mod leases;
 mod retries;
 mod support;
+mod tls;
 mod watches;

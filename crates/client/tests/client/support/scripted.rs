@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
 use milepost_proto::Message;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// What becomes of one request.
 #[derive(Clone, Debug)]
@@ -28,9 +30,12 @@ pub enum Step {
 pub struct Scripted {
     pub address: SocketAddr,
     script: Arc<Mutex<VecDeque<Step>>>,
-    /// Path and token of every request that was looked at.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    /// Every request that was looked at.
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
+
+/// Path and token of a request.
+pub type Asked = (String, Option<String>);
 
 pub fn answer(message: &impl Message) -> Step {
     Step::Answer(message.encode_to_vec())
@@ -39,6 +44,10 @@ pub fn answer(message: &impl Message) -> Step {
 impl Scripted {
     /// Once the script has ended, requests are answered with an empty message.
     pub async fn start(script: impl IntoIterator<Item = Step>) -> Scripted {
+        Scripted::start_with(script, None).await
+    }
+
+    pub async fn start_with(script: impl IntoIterator<Item = Step>, tls: Option<TlsAcceptor>) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Scripted {
             address: listener.local_addr().unwrap(),
@@ -48,13 +57,24 @@ impl Scripted {
         let own = server.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(own.clone().host(socket));
+                let (own, tls) = (own.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => own.host(socket).await,
+                        Some(tls) => {
+                            // Who shakes no hands is not served.
+                            if let Ok(stream) = tls.accept(socket).await {
+                                own.host(stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         server
     }
 
-    pub fn asked(&self) -> Vec<(String, Option<String>)> {
+    pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -62,8 +82,9 @@ impl Scripted {
         self.asked().into_iter().map(|(path, _)| path.rsplit('/').next().unwrap().to_owned()).collect()
     }
 
-    async fn host(self, socket: TcpStream) {
-        let mut connection = h2::server::handshake(socket).await.unwrap();
+    async fn host(self, socket: impl AsyncRead + AsyncWrite + Unpin) {
+        // A client that leaves before it says anything is none.
+        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             let step = self.script.lock().unwrap().pop_front().unwrap_or(Step::Answer(Vec::new()));
             if matches!(step, Step::RefuseStream) {
