@@ -32,7 +32,6 @@ fn read_line() -> Result<String, io::Error> {
     let mut byte = [0];
     loop {
         match io::stdin().lock().read(&mut byte)? {
-            0 if line.is_empty() => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "EOF")),
             0 => break,
             _ if byte[0] == b'\n' => break,
             _ => line.push(byte[0]),

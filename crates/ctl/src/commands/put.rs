@@ -33,17 +33,17 @@ pub const COMMAND: Spec = Spec {
 };
 
 async fn run(mut call: Call) -> Outcome {
-    let request = request(&call.flags, &call.args)?;
+    let request = request(&call.flags, &call.args, from_stdin)?;
     let (client, printer) = call.connect().await?;
     let answer = client.kv().put(request, call.deadline()).await.map_err(Failure::rpc)?;
     printer.show(Answer::Put(&answer))
 }
 
-/// What these flags and arguments ask for; also a line of `txn`.
+/// What these flags and arguments ask for; also a line of `txn`. A value that they do not give comes from `missing`.
 ///
 /// # Errors
 /// They contradict each other, or there is no value.
-pub fn request(flags: &Flags, args: &[Vec<u8>]) -> Outcome<PutRequest> {
+pub fn request(flags: &Flags, args: &[Vec<u8>], missing: fn() -> Option<Vec<u8>>) -> Outcome<PutRequest> {
     let too_few = || Failure::args("put command needs 1 argument and input from stdin or 2 arguments");
     let [key, more @ ..] = args else { return Err(too_few()) };
     let ignore_value = flags.bool("ignore-value");
@@ -53,7 +53,7 @@ pub fn request(flags: &Flags, args: &[Vec<u8>]) -> Outcome<PutRequest> {
         }
         Some(value) => value.clone(),
         None if ignore_value => Vec::new(),
-        None => from_stdin().ok_or_else(too_few)?,
+        None => missing().ok_or_else(too_few)?,
     };
     let lease = parse_int(flags.text("lease"), 16)
         .map_err(|why| Failure::args(format!("bad lease ID ({why}), expecting ID in Hex")))?;

@@ -100,7 +100,8 @@ async fn request(line: &[u8]) -> Outcome<Request> {
     }
     Ok(match command.name {
         "get" => Request::RequestRange(get::request(&flags, &args)?),
-        "put" => Request::RequestPut(put::request(&flags, &args)?),
+        // Standard input holds the transaction, no value.
+        "put" => Request::RequestPut(put::request(&flags, &args, || None)?),
         _ => Request::RequestDeleteRange(del::request(&flags, &args).await?),
     })
 }

@@ -27,7 +27,7 @@ pub fn usage(path: &[&'static Spec]) -> String {
     let mut page = String::from("Usage:");
     if spec.run.is_some() {
         let parent = called(&path[..path.len() - 1]);
-        let space = if parent.is_empty() { "" } else { " " };
+        let space = if path.len() > 1 { " " } else { "" };
         let flags = if spec.choices.is_empty() { " [flags]" } else { "" };
         let _ = write!(page, "\n  {parent}{space}{}{flags}", spec.usage);
     }

@@ -70,13 +70,12 @@ pub fn child_named(spec: &Spec, word: &[u8]) -> Option<&'static Spec> {
     }
 }
 
-/// Names near to `word`: at most two edits away, or beginning with it.
+/// Names near to `word`, in the tree's order: at most two edits away, or beginning with it.
 fn suggestions(spec: &Spec, word: &[u8]) -> Vec<&'static str> {
     let word = word.to_ascii_lowercase();
     let near = |name: &str| distance(&word, name.as_bytes()) <= 2 || name.as_bytes().starts_with(&word);
     let mut names: Vec<_> = spec.children.iter().filter(|child| !child.hidden).map(|child| child.name).collect();
     names.retain(|name| near(name));
-    names.sort_unstable();
     names
 }
 
@@ -130,7 +129,7 @@ mod tests {
         assert_eq!(found("lease bogus"), "root lease | bogus");
         assert_eq!(found("-- lock"), "root | -- lock");
         assert_eq!(found("lock lock -- sh -c x"), "root lock | lock -- sh -c x");
-        assert_eq!(found("l"), "l unknown, near [\"del\", \"lease\", \"lock\"]");
+        assert_eq!(found("l"), "l unknown, near [\"lease\", \"lock\", \"del\"]");
         assert_eq!(found("lok"), "lok unknown, near [\"lock\"]");
         assert_eq!(found("bogus"), "bogus unknown, near []");
     }

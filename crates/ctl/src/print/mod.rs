@@ -121,6 +121,10 @@ impl Printer {
         }
         match self.render(answer) {
             Some(bytes) => out::bytes(&bytes),
+            None if matches!(answer, Answer::Revoke(..)) => {
+                let text = "marshal unsupported for type *clientv3.LeaseRevokeResponse";
+                Err(Failure::new(exit::BAD_FEATURE, text))
+            }
             None => {
                 let name = Format::ALL.iter().find(|(_, format)| *format == self.format).map_or("", |(name, _)| name);
                 Err(Failure::new(exit::BAD_FEATURE, format!("{name} not supported as output format")))

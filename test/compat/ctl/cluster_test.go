@@ -1,0 +1,61 @@
+package ctl
+
+import "testing"
+
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.do("put", "k", "v")
+	s.all("member", "list")
+	s.all("member", "list", "--consistency=s")
+	s.squeezed().all("endpoint", "health")
+	s.squeezed().all("endpoint", "status")
+	s.all("endpoint", "hashkv")
+	s.all("endpoint", "hashkv", "--rev", "1")
+	s.do("endpoint", "hashkv", "--rev=999")
+	for _, what := range []string{"health", "status", "hashkv"} {
+		s.do("endpoint", what, "--cluster")
+		s.do("endpoint", "--cluster", what, "-w", "json")
+		s.with("ETCDCTL_CLUSTER=true").do("endpoint", what)
+	}
+	s.all("alarm", "list")
+	s.all("alarm", "disarm")
+	s.do("alarm", "list", "x")
+	s.do("alarm", "disarm", "x")
+	s.do("defrag")
+	s.do("defrag", "--cluster")
+	s.do("move-leader")
+	s.do("move-leader", "xyz")
+	for _, line := range [][]string{
+		{"member", "add"}, {"member", "add", "m"}, {"member", "add", "m", "http://h:1", "HTTPS://i:2"},
+		{"member", "add", "m", "--peer-urls", "h:1"}, {"member", "add", "m", "--peer-urls=10.0.0.1:1"},
+		{"member", "add", "m", "--peer-urls", "http://h"}, {"member", "add", "m", "--peer-urls", "http://h:1/p"},
+		{"member", "add", "m", "--peer-urls", "http://h:1,ftp://h:2"},
+		{"member", "remove"}, {"member", "remove", "xyz"}, {"member", "remove", "1", "2"},
+		{"member", "update"}, {"member", "update", "1"}, {"member", "update", "1", "--peer-urls", "x"},
+		{"member", "promote"}, {"member", "promote", "-1"}, {"member", "promote", "xyz"},
+		{"downgrade", "validate"}, {"downgrade", "enable"}, {"downgrade", "enable", "3.6.0", "x"},
+		{"downgrade", "validate", ""},
+	} {
+		s.page().do(line...)
+	}
+	s.end(85)
+}
+
+// Membership and downgrades: our server answers Unimplemented so far.
+func TestClusterChanges(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.tool().do("member", "remove", "77")
+	s.tool().do("member", "update", "77", "--peer-urls", "http://127.0.0.1:1")
+	s.tool().do("member", "promote", "77")
+	s.tool().do("move-leader", "77")
+	for _, version := range []string{"3.6.0", "3.6", "3.5.0", "x"} {
+		s.tool().do("downgrade", "validate", version)
+	}
+	s.tool().do("downgrade", "validate", "3.6.0", "-w", "json")
+	s.tool().do("downgrade", "validate", "3.6.0", "-w", "fields")
+	s.tool().do("downgrade", "validate", "3.6.0", "-w", "protobuf")
+	s.tool().do("downgrade", "cancel")
+	s.end(12)
+}
