@@ -27,7 +27,9 @@ pub fn look(dir: &Path, log: &dyn Log) -> Result<Before, (&'static str, String)>
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::Nobody),
         Err(error) => {
-            return Err(("failed to list data directory", format!("open {}: {}", dir.display(), system_words(&error))));
+            let verb = if error.kind() == io::ErrorKind::NotADirectory { "readdirent" } else { "open" };
+            let why = format!("{verb} {}: {}", dir.display(), system_words(&error));
+            return Err(("failed to list data directory", why));
         }
     };
     let (mut has_member, mut has_proxy) = (false, false);
@@ -44,10 +46,7 @@ pub fn look(dir: &Path, log: &dyn Log) -> Result<Before, (&'static str, String)>
         }
     }
     match (has_member, has_proxy) {
-        (true, true) => Err((
-            "invalid datadir; both member and proxy directories exist",
-            format!("{}: move one of the two away", dir.display()),
-        )),
+        (true, true) => Err(("invalid datadir; both member and proxy directories exist", String::new())),
         (true, false) => Ok(Before::Member),
         (false, true) => Ok(Before::Proxy),
         (false, false) => Ok(Before::Nobody),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use milepost_api::Doors;
+use milepost_api::{DoorError, Doors};
 use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
@@ -58,7 +58,7 @@ pub fn run(words: &[OsString]) -> i32 {
     let log: Arc<dyn Log> = match log {
         Ok(log) => Arc::new(log),
         Err(LogRefusal::Level(refusal)) => {
-            eprintln!("{}: {}", refusal.complaint, refusal.remedy);
+            eprintln!("{}\n  {}", refusal.complaint, refusal.remedy);
             return 2;
         }
         Err(LogRefusal::Other(refusal)) => return refuse_usage(UsageError::Refused(refusal)),
@@ -125,8 +125,16 @@ impl End {
 
     fn tell(self, log: &dyn Log) -> i32 {
         let Refusal { complaint, remedy } = self.refusal;
-        let fields = [("error", Value::from(complaint)), ("remedy", Value::from(remedy.as_str()))];
-        log.log(self.level, None, self.message, if remedy.is_empty() { &fields[..1] } else { &fields });
+        let told_twice = complaint == config::NOT_ADVERTISED;
+        let fields: Vec<(&str, Value)> = [("error", complaint), ("remedy", remedy)]
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name, text.into()))
+            .collect();
+        log.log(self.level, None, self.message, &fields);
+        if told_twice {
+            log.warn("advertise client URLs are not set", &fields[..1]);
+        }
         self.code
     }
 }
@@ -151,6 +159,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     // Ports first: a member that nobody could reach must not touch its directory.
     let peer_port = PeerPort::bind(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
     let members = members(&config, before)?;
+    config.security.check_token().map_err(End::start)?;
     let compaction = config.compaction().map_err(End::start)?;
     start::say(&config, compaction, before == Before::Member, &**log);
     if config.memory_mlock {
@@ -162,7 +171,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
         .map_err(End::failed)?;
     let doors = Doors::start(api, Arc::new(node.clone())).map_err(|error| {
         node.stop();
-        End::failed(error)
+        End::start(in_gos_words(error))
     })?;
     peer_port.serve().map_err(End::failed)?;
     while !node.wait_ready(READY_PATIENCE) {
@@ -221,6 +230,18 @@ fn refuse_unserved(config: &Config) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A port that cannot be had, as Go's `net` says it.
+fn in_gos_words(error: DoorError) -> Refusal {
+    match error {
+        DoorError::Bind { address, source, remedy } => {
+            let kind = if address.starts_with('/') || !address.contains(':') { "unix" } else { "tcp" };
+            let shown = address.replacen("localhost", "127.0.0.1", 1);
+            Refusal::new(format!("listen {kind} {shown}: bind: {}", config::system_words(&source)), remedy)
+        }
+        other => other.to_string().into(),
+    }
+}
+
 /// Who was in the directory before us.
 fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
     let before = data_dir::look(&config.data_dir, log).map_err(|(message, why)| End {
@@ -240,8 +261,8 @@ fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
                 level: Level::Fatal,
                 message: "v2 http proxy has already been deprecated in 3.6",
                 refusal: Refusal::new(
-                    format!("{} holds the data of a v2 proxy", config.data_dir.display()),
-                    "give --data-dir another directory",
+                    "",
+                    format!("{} is a v2 proxy's: give --data-dir another", config.data_dir.display()),
                 ),
                 code: 2,
             });

@@ -101,12 +101,12 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Refusal> {
         log: Arc::clone(log),
         on_slow: Some(Arc::new(move |call: SlowCall| {
             told.warn(
-                "request took too long",
+                "request stats",
                 &[
-                    ("took", call.took.into()),
+                    ("time spent", call.took.into()),
                     ("method", call.method.into()),
-                    ("request-size", call.request_bytes.into()),
-                    ("response-size", call.response_bytes.into()),
+                    ("request size", call.request_bytes.into()),
+                    ("response size", call.response_bytes.into()),
                 ],
             );
         })),

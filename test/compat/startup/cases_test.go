@@ -233,7 +233,7 @@ func clusterCases() []start {
 		bad(k, "url with path", "--initial-cluster=m1=http://{p}/x"),
 		bad(k, "url no scheme", "--initial-cluster=m1={p}"),
 		bad(k, "empty", "--initial-cluster="),
-		bad(k, "state existing alone", "--initial-cluster-state=existing"),
+		lone(bad(k, "state existing alone", "--initial-cluster-state=existing"), "--initial-cluster-state=existing"),
 	}
 }
 
@@ -366,10 +366,10 @@ client-transport-security:
 			c.args = []string{"--config-file={dir}"}
 			return c
 		}(),
-		file("no yaml", "neither: [{\n"),
+		parser(file("no yaml", "neither: [{\n"), "error converting YAML to JSON: yaml: line "),
 		file("a list", "- a\n- b\n"),
 		file("a word", "word\n"),
-		file("tab", usual+"\tname: x\n"),
+		parser(file("tab", usual+"\tname: x\n"), "error converting YAML to JSON: yaml: line "),
 		file("key twice", usual+"name: m2\n"),
 		file("number as text", usual+"heartbeat-interval: abc\n"),
 		file("text as number", usual+"auto-compaction-retention: 1\n"),
@@ -447,11 +447,23 @@ func tlsCases() []start {
 		bad(k, "unixs without certificate", "--listen-client-urls=unixs://{dir}/s"),
 		bad(k, "metrics over https without certificate", "--listen-metrics-urls=https://{m}"),
 		bad(k, "client http over https without certificate", "--listen-client-http-urls=https://{h}"),
-		bad(k, "peer over https without certificate", "--listen-peer-urls=https://{p}", "--initial-advertise-peer-urls=https://{p}", "--initial-cluster=m1=https://{p}"),
-		bad(k, "peer certificate without key", "--peer-cert-file={cert}"),
-		bad(k, "names and hosts of peers", "--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b", "--peer-cert-file={cert}", "--peer-key-file={key}",
-			"--listen-peer-urls=https://{p}", "--initial-advertise-peer-urls=https://{p}", "--initial-cluster=m1=https://{p}"),
+		lone(bad(k, "peer over https without certificate", "--listen-peer-urls=https://{p}", "--initial-advertise-peer-urls=https://{p}", "--initial-cluster=m1=https://{p}"), "TLS has no effect"),
+		lone(bad(k, "peer certificate without key", "--peer-cert-file={cert}"), "--peer-cert-file has no effect"),
+		lone(bad(k, "names and hosts of peers", "--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b", "--peer-cert-file={cert}", "--peer-key-file={key}",
+			"--listen-peer-urls=https://{p}", "--initial-advertise-peer-urls=https://{p}", "--initial-cluster=m1=https://{p}"), "has no effect"),
 	}
+}
+
+// lone is what a member that has no others refuses, because it could not keep its word.
+func lone(c start, says ...string) start {
+	c.ours = &ours{why: "there are no other members yet", end: "exit 1", says: says}
+	return c
+}
+
+// parser is refused in the words of another parser than Go's.
+func parser(c start, says ...string) start {
+	c.ours = &ours{why: "the words of a parser are its own", end: "exit 1", says: says}
+	return c
 }
 
 // listenCases: what is listened on.
@@ -517,8 +529,10 @@ func logCases() []start {
 		bad(k, "rotation without file", "--enable-log-rotation"),
 		bad(k, "rotation to stderr", "--enable-log-rotation", "--log-outputs=stderr"),
 		bad(k, "rotation of two", "--enable-log-rotation", "--log-outputs={dir}/a,{dir}/b"),
-		bad(k, "rotation no json", "--enable-log-rotation", "--log-outputs={dir}/log", "--log-rotation-config-json=nonsense"),
-		bad(k, "rotation wrong type", "--enable-log-rotation", "--log-outputs={dir}/log", `--log-rotation-config-json={"maxsize": "big"}`),
+		parser(bad(k, "rotation no json", "--enable-log-rotation", "--log-outputs={dir}/log", "--log-rotation-config-json=nonsense"),
+			"improperly formatted log rotation config: "),
+		parser(bad(k, "rotation wrong type", "--enable-log-rotation", "--log-outputs={dir}/log", `--log-rotation-config-json={"maxsize": "big"}`),
+			"invalid log rotation config: ", "\"big\""),
 		bad(k, "rotation empty json", "--enable-log-rotation", "--log-outputs={dir}/log", "--log-rotation-config-json="),
 	)
 }

@@ -134,7 +134,7 @@ impl Config {
             && !settings.is_given("advertise-client-urls")
         {
             return Err(Refusal::new(
-                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+                NOT_ADVERTISED,
                 format!("add --advertise-client-urls={} if clients reach it there", text("listen-client-urls")),
             ));
         }
@@ -147,6 +147,9 @@ impl Config {
         let security = Security::new(settings)?;
         settings.refuse_unsafe()?;
         notes.extend(settings.without_effect());
+        if text("logger") == "capnslog" {
+            notes.push(Note::warning("--logger=capnslog is gone since etcd 3.5: lines are structured"));
+        }
         let had_default_cluster = text("initial-cluster") == DEFAULT_CLUSTER;
         notes.extend(addresses.use_default_host(default_host));
         let initial_cluster = if has_discovery(settings) && !settings.is_given("initial-cluster") {
@@ -237,6 +240,9 @@ impl Config {
     }
 }
 
+/// etcd tells this one twice.
+pub const NOT_ADVERTISED: &str = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
 /// The default of `--initial-cluster`, which is made anew when only a name is given.
 const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
 
@@ -308,9 +314,9 @@ fn check_upkeep(settings: &Settings, read: &Read<'_>, notes: &mut Vec<Note>) -> 
     if read.yes("enable-distributed-tracing") {
         let rate = spelling::signed(settings.text("distributed-tracing-sampling-rate")).unwrap_or(0);
         if !(0..=1_000_000).contains(&rate) {
-            let why = if rate < 0 { "must be positive" } else { "must be less than 1e6" };
+            let why = if rate < 0 { "must be positive" } else { "must be less than 1000000" };
             return Err(Refusal::new(
-                format!("distributed tracing configurition is not valid: (distributed tracing sampling rate {why})"),
+                format!("distributed tracing configurition is not valid: (tracing sampling rate {why})"),
                 "--distributed-tracing-sampling-rate is 0 to 1000000",
             ));
         }

@@ -109,8 +109,9 @@ impl Shape {
 pub fn read(path: &str) -> Result<Settings, UsageError> {
     let bytes = std::fs::read(path).map_err(|error| {
         let why = super::system_words(&error);
+        let verb = if error.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
         let remedy = "give --config-file (or ETCD_CONFIG_FILE) a file that this user may read";
-        UsageError::Refused(Refusal::new(format!("open {path}: {why}"), remedy))
+        UsageError::Refused(Refusal::new(format!("{verb} {path}: {why}"), remedy))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

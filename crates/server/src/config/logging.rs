@@ -73,14 +73,8 @@ impl LogPlan {
     /// The first complaint in etcd's order and words.
     pub fn new(settings: &Settings) -> Result<Self, LogRefusal> {
         match settings.text("logger") {
-            "zap" => {}
-            "capnslog" => {
-                return Err(Refusal::new(
-                    "--logger=capnslog is removed in v3.5",
-                    "leave --logger out: lines are structured",
-                )
-                .into());
-            }
+            // The second is etcd 3.4's default, which scripts may still give.
+            "zap" | "capnslog" => {}
             other => {
                 return Err(
                     Refusal::new(format!("unknown logger option {other:?}"), "leave --logger out, or say zap").into()
@@ -184,7 +178,11 @@ fn rotation(settings: &Settings, names: &[&str]) -> Result<Option<Rotation>, Ref
             _ => "improperly formatted log rotation config",
         };
         let remedy = "write JSON like {\"maxsize\": 100, \"maxage\": 7, \"maxbackups\": 3, \"localtime\": false, \"compress\": true}";
-        Refusal::new(format!("{kind}: {error}"), remedy)
+        let why = match error.classify() {
+            serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
+            _ => error.to_string(),
+        };
+        Refusal::new(format!("{kind}: {why}"), remedy)
     })?;
     let megabytes = if read.maxsize == 0 { 100 } else { read.maxsize };
     Ok(Some(Rotation {
@@ -244,7 +242,6 @@ mod tests {
     #[test]
     fn complaints_are_etcds() {
         for (pair, complaint) in [
-            (("logger", "capnslog"), "--logger=capnslog is removed in v3.5"),
             (("logger", "x"), "unknown logger option \"x\""),
             (("log-outputs", "default,stderr"), "multi logoutput for \"default\" is not supported yet"),
             (("log-level", "loud"), "unrecognized level: \"loud\""),

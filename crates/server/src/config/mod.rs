@@ -30,7 +30,7 @@ mod checked_test;
 #[cfg(test)]
 mod file_test;
 
-pub use checked::Config;
+pub use checked::{Config, NOT_ADVERTISED};
 pub use compaction::CompactionMode;
 pub use file::read as read_file;
 pub use help::{page, usage};

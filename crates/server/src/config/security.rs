@@ -34,6 +34,8 @@ pub struct Security {
     pub cors: Vec<String>,
     /// `--host-whitelist`.
     pub host_whitelist: Vec<String>,
+    /// `--auth-token`.
+    pub auth_token: String,
 }
 
 impl Security {
@@ -62,19 +64,28 @@ impl Security {
             tls_max: text("tls-max-version"),
             cors: list("cors"),
             host_whitelist: list("host-whitelist"),
+            auth_token: text("auth-token"),
         };
         security.check_versions()?;
-        let token = settings.text("auth-token");
+        let token = security.auth_token.as_str();
         if token.split(',').next() == Some("jwt") {
             return Err(Refusal::new(
                 format!("--auth-token={token} has no effect in this version of Milepost"),
                 "users cannot be switched on yet: leave --auth-token out",
             ));
         }
-        if !["simple", ""].contains(&token) {
-            return Err(Refusal::new("auth: invalid auth options", format!("--auth-token={token}: use simple")));
-        }
         Ok(security)
+    }
+
+    /// What etcd finds out about tokens when it starts.
+    ///
+    /// # Errors
+    /// An unknown kind of token.
+    pub fn check_token(&self) -> Result<(), Refusal> {
+        match self.auth_token.as_str() {
+            "simple" | "" => Ok(()),
+            other => Err(Refusal::new("auth: invalid auth options", format!("--auth-token={other}: use simple"))),
+        }
     }
 
     fn check_versions(&self) -> Result<(), Refusal> {

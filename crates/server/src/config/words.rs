@@ -131,7 +131,7 @@ fn flag_word<'a>(
         };
         wrong(complaint, format!("--{name} {}", spelled(known.kind())))
     })?;
-    known.apply(name, value, settings).map_err(UsageError::Refused)?;
+    known.apply(name, value, settings).map_err(UsageError::CommandLine)?;
     Ok(Word::Set)
 }
 
@@ -177,7 +177,7 @@ impl Known {
                 return Ok(());
             }
             Meaning::Gone { why, .. } => {
-                return Err(Refusal::new(format!("--{name}={value} cannot be had any more"), why));
+                return Err(Refusal::new(format!("flag provided but not defined: -{name}"), why));
             }
             Meaning::Dropped(why) => {
                 settings.notes.push(Note::warning(format!("--{name} is ignored: {why}")));
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!((got.text("feature-gates"), got.text("log-level")), ("LeaseCheckpoint=true", "debug"));
         assert_eq!(got.text("compaction-sleep-interval"), "1s");
         assert!(got.notes[0].message.contains("write --compaction-batch-limit=7"), "{:?}", got.notes);
-        assert_eq!(told(&["--proxy=on"], &[]).0, 1);
-        assert_eq!(told(&["--enable-v2=true"], &[]).0, 1);
+        assert_eq!(told(&["--proxy=on"], &[]), (2, "flag provided but not defined: -proxy".into()));
+        assert_eq!(told(&["--enable-v2=true"], &[]).0, 2);
     }
 }
