@@ -12,6 +12,31 @@ pub fn warn(message: &str, fields: Vec<(&'static str, Json)>) {
     write("warn", None, "ctl/env.rs", message, fields);
 }
 
+/// As [`warn`], by another logger.
+pub fn warn_of(logger: &str, message: &str, fields: Vec<(&'static str, Json)>) {
+    write("warn", Some(logger), "ctl/snapshot.rs", message, fields);
+}
+
+/// How far something has come.
+pub fn info(message: &str, fields: Vec<(&'static str, Json)>) {
+    write("info", None, "ctl/snapshot.rs", message, fields);
+}
+
+/// As [`info`], by another logger.
+pub fn info_of(logger: &str, message: &str, fields: Vec<(&'static str, Json)>) {
+    write("info", Some(logger), "ctl/snapshot.rs", message, fields);
+}
+
+/// Something that should not have failed.
+pub fn error(message: &str, fields: Vec<(&'static str, Json)>) {
+    write("error", None, "ctl/snapshot.rs", message, fields);
+}
+
+/// As [`error`], by another logger.
+pub fn error_of(logger: &str, message: &str, fields: Vec<(&'static str, Json)>) {
+    write("error", Some(logger), "ctl/snapshot.rs", message, fields);
+}
+
 /// The last words before the process ends with an error.
 pub fn fatal(message: &str, fields: Vec<(&'static str, Json)>) {
     write("fatal", None, "ctl/env.rs", message, fields);

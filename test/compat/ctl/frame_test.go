@@ -7,7 +7,8 @@ import (
 
 // Every command, for its page.
 var commands = []string{
-	"alarm", "alarm disarm", "alarm list", "auth", "auth disable", "auth enable", "auth status", "compaction",
+	"alarm", "alarm disarm", "alarm list", "auth", "auth disable", "auth enable", "auth status", "check",
+	"check datascale", "check perf", "compaction", "make-mirror", "snapshot", "snapshot save",
 	"completion", "defrag", "del", "downgrade", "downgrade cancel", "downgrade enable", "downgrade validate",
 	"endpoint", "endpoint hashkv", "endpoint health", "endpoint status", "get", "help", "lease", "lease grant",
 	"lease list", "lease revoke", "lease timetolive", "member", "member add", "member list", "member promote",

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -47,6 +48,12 @@ var (
 		`(, 3\.\d\.\d+, 3\.\d\.\d+), [^,]*, [^,]*, \d+%(, [^,]*, \w+, \w+), \d+, \d+, \d+`)
 	statusCells = regexp.MustCompile(
 		`(│ 3\.\d\.\d+ │ 3\.\d\.\d+) │ [^│]* │ [^│]* │ \d+% (│ [^│]* │ \w+ │ \w+) │ \d+ │ \d+ │ \d+`)
+	// A young server of etcd does not know its storage version yet when it
+	// reads it for a snapshot. Sizes are two stores' own.
+	snapshotMasks = masks(
+		`Server version 3\.7\.0\n`, ``,
+		`"size":"[^"]*","took":"D","etcd-version":"(3\.7\.0)?"`, `"size":S,"took":D,"etcd-version":V`,
+	)
 	// Spaces between the fields of a message that Go prints: one or two,
 	// depending on its build.
 	alarmText = regexp.MustCompile(`(memberID:\d+) +(alarm:)`)
@@ -76,7 +83,7 @@ func (p *pair) normalText(s step, text string) string {
 	if s.squeezed {
 		text = squeeze(text)
 	}
-	for _, all := range [][]mask{logMasks, stateMasks, timeMasks} {
+	for _, all := range [][]mask{logMasks, stateMasks, timeMasks, snapshotMasks} {
 		for _, m := range all {
 			text = m.what.ReplaceAllString(text, m.by)
 		}
@@ -86,6 +93,11 @@ func (p *pair) normalText(s step, text string) string {
 	text = unmarshaled.ReplaceAllString(text, "$1")
 	text = sttyLine.ReplaceAllString(text, "")
 	text = alarmText.ReplaceAllString(text, "$1  $2")
+	if s.unordered {
+		lines := strings.Split(text, "\n")
+		slices.Sort(lines)
+		text = strings.Join(lines, "\n")
+	}
 	if strings.Contains(text, "Usage:\n") || s.page {
 		text = frameOf(text)
 	}

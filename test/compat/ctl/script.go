@@ -23,6 +23,8 @@ type step struct {
 	squeezed bool
 	// page: the output is a help page.
 	page bool
+	// unordered: two threads of etcd's tool write its log lines.
+	unordered bool
 }
 
 // script runs lines on all pairs and compares.
@@ -48,6 +50,7 @@ func (s *script) with(env ...string) *script {
 func (s *script) tool() *script      { s.next.toolOnly = true; return s }
 func (s *script) elsewhere() *script { s.next.elsewhere = true; return s }
 func (s *script) squeezed() *script  { s.next.squeezed = true; return s }
+func (s *script) unordered() *script { s.next.unordered = true; return s }
 func (s *script) page() *script      { s.next.page = true; return s }
 
 // formats of --write-out, and --hex with those that know it.

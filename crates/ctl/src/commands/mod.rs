@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod auth;
+pub mod check;
 pub mod compaction;
 pub mod completion;
 pub mod defrag;
@@ -11,11 +12,13 @@ pub mod endpoint;
 pub mod get;
 pub mod help;
 pub mod lease;
+pub mod make_mirror;
 pub mod member;
 pub mod move_leader;
 pub mod options;
 pub mod put;
 pub mod role;
+pub mod snapshot;
 pub mod txn;
 pub mod user;
 pub mod version;
@@ -43,9 +46,12 @@ pub static ROOT: Spec = Spec {
         &version::COMMAND,
         &lease::COMMAND,
         &member::COMMAND,
+        &snapshot::COMMAND,
+        &make_mirror::COMMAND,
         &auth::COMMAND,
         &user::COMMAND,
         &role::COMMAND,
+        &check::COMMAND,
         &completion::COMMAND,
         &downgrade::COMMAND,
         &options::COMMAND,
