@@ -168,6 +168,17 @@ pub struct SlowCall {
     pub response_bytes: usize,
 }
 
+/// A feature gate, as metrics show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// etcd's name.
+    pub name: &'static str,
+    /// `ALPHA`, `BETA`, or empty.
+    pub stage: &'static str,
+    /// Is it on?
+    pub is_on: bool,
+}
+
 /// Everything that the doors need to know besides the node.
 #[derive(Clone)]
 pub struct ApiConfig {
@@ -195,6 +206,8 @@ pub struct ApiConfig {
     pub is_gateway_on: bool,
     /// Serve `/debug/pprof/` (`--enable-pprof`, or `--log-level=debug`).
     pub is_pprof_on: bool,
+    /// Feature gates, for `etcd_server_feature_enabled`.
+    pub features: Vec<Feature>,
     /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
     pub stop_serving_on_defragment: bool,
     /// Told about refused connections and certificates that changed.
@@ -218,6 +231,7 @@ impl Default for ApiConfig {
             host_whitelist: vec!["*".into()],
             is_gateway_on: true,
             is_pprof_on: false,
+            features: Vec::new(),
             stop_serving_on_defragment: false,
             log: Arc::new(NoLog),
             on_slow: None,

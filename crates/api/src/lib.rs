@@ -35,7 +35,7 @@ mod status;
 mod tls;
 
 pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, Standing, Waiter};
-pub use config::{ApiConfig, Limits, Listen, Listener, Role, SlowCall};
+pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};
 pub use tls::{CipherSuite, TlsSettings, TlsVersion};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milepost_mvcc::EventBatch;
 use milepost_proto::etcdserverpb as pb;
+use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, MemberId, Term};
 
@@ -38,12 +39,48 @@ pub struct Entry<'a> {
 pub struct Applied {
     /// Under which a waiter may be registered; 0 for an empty entry.
     pub request_id: u64,
+    /// What it was, as a place in [`OPERATIONS`]; `None` for what is no request.
+    pub operation: Option<usize>,
+    /// It was refused. A compaction that came too late is not counted as one, as in etcd's metrics.
+    pub refused: bool,
     /// The answer; `None` only if none was wanted.
     pub reply: Option<Result<Reply, Error>>,
     /// Changes of the keyspace, for the watchers; `None` when there were none.
     pub events: Option<Arc<EventBatch>>,
     /// What the member has to do about it, in this order.
     pub effects: Vec<Effect>,
+}
+
+macro_rules! operations {
+    ($($request:ident $name:literal,)*) => {
+        /// What metrics call the requests of an entry. Source: etcd `uberApply.dispatch`.
+        pub const OPERATIONS: &[&str] = &["unknown", $($name,)*];
+
+        /// The place of `request` in [`OPERATIONS`].
+        pub(crate) fn operation(request: &Request) -> usize {
+            let name = match request {
+                $(Request::$request(_) => $name,)*
+                // AuthStatus among them, as in etcd.
+                _ => "unknown",
+            };
+            OPERATIONS.iter().position(|known| *known == name).unwrap_or_default()
+        }
+    };
+}
+
+operations! {
+    Put "Put",
+    Txn "Txn",
+    DeleteRange "DeleteRange",
+    Range "Range",
+    Compaction "Compaction",
+    LeaseGrant "LeaseGrant",
+    LeaseRevoke "LeaseRevoke",
+    LeaseCheckpoint "LeaseCheckpoint",
+    Alarm "Alarm",
+    ClusterVersionSet "ClusterVersionSet",
+    ClusterMemberAttrSet "ClusterMemberAttrSet",
+    DowngradeInfoSet "DowngradeInfoSet",
 }
 
 /// The answer to a request. Headers carry the revision alone; `api` fills in the rest.

@@ -48,7 +48,7 @@ pub use alarm::Alarms;
 pub use cluster::{ClusterInfo, Downgrade, Version};
 pub use config::{Config, DEFAULT_QUOTA_BYTES, MAX_LEASE_TTL, SERVER_VERSION};
 pub use database::{Database, DatabaseError};
-pub use entry::{Applied, Effect, Entry, EntryKind, Reply};
+pub use entry::{Applied, Effect, Entry, EntryKind, OPERATIONS, Reply};
 pub use error::{Error, Fatal};
 pub use kv::txn::{is_readonly as is_txn_readonly, is_serializable as is_txn_serializable};
 pub use lease::{Lessor, Renewal, TimeToLive};

@@ -13,8 +13,8 @@ use milepost_types::{LeaseId, LogIndex, Term};
 use crate::alarm::Alarms;
 use crate::cluster::{ClusterInfo, Version};
 use crate::config::Config;
-use crate::entry::{Applied, Effect, Entry, EntryKind, Reply};
-use crate::error::Fatal;
+use crate::entry::{self, Applied, Effect, Entry, EntryKind, Reply};
+use crate::error::{Error, Fatal};
 use crate::lease::{self, Lessor};
 use crate::member::{Membership, conf_state_from_bytes};
 use crate::reader::Reader;
@@ -200,7 +200,7 @@ impl Machine {
         let mut step = Step::new(&mut self.writer, &self.shared, &self.conf_state, entry);
         step.effect(Effect::EmptyEntry { term: entry.term });
         let done = step.finish(Ok(Reply::Empty))?;
-        Ok(self.publish(done, 0, false))
+        Ok(self.publish(done, 0, None, false))
     }
 
     fn apply_request(&mut self, entry: Entry<'_>, want_reply: bool) -> Result<Applied, Fatal> {
@@ -210,10 +210,11 @@ impl Machine {
         let request = request.ok_or_else(|| undecodable("a request of a kind that this version lacks".into()))?;
         let request_id = if id == 0 { header.map_or(0, |header| header.id) } else { id };
 
+        let operation = entry::operation(&request);
         let mut step = Step::new(&mut self.writer, &self.shared, &self.conf_state, entry);
         let result = step.request(&request, want_reply);
         let done = step.finish(result)?;
-        Ok(self.publish(done, request_id, want_reply))
+        Ok(self.publish(done, request_id, Some(operation), want_reply))
     }
 
     fn apply_conf_change(&mut self, entry: Entry<'_>, want_reply: bool) -> Result<Applied, Fatal> {
@@ -223,11 +224,11 @@ impl Machine {
         let mut step = Step::new(&mut self.writer, &self.shared, &self.conf_state, entry);
         let result = step.conf_change(change);
         let done = step.finish(result)?;
-        Ok(self.publish(done, request_id, want_reply))
+        Ok(self.publish(done, request_id, None, want_reply))
     }
 
     /// Lets everyone see what an entry did beside keys, which `mvcc` has published already.
-    fn publish(&mut self, done: Done, request_id: u64, want_reply: bool) -> Applied {
+    fn publish(&mut self, done: Done, request_id: u64, operation: Option<usize>, want_reply: bool) -> Applied {
         let Done { result, events, effects, next } = done;
         if let Some(membership) = next.membership {
             self.shared.membership.store(Arc::new(membership));
@@ -248,7 +249,8 @@ impl Machine {
                 LeaseChange::Checkpointed(id, remaining) => self.shared.lessor.checkpointed(id, remaining),
             }
         }
-        Applied { request_id, reply: want_reply.then_some(result), events, effects }
+        let refused = !matches!(result, Ok(_) | Err(Error::Compacted));
+        Applied { request_id, operation, refused, reply: want_reply.then_some(result), events, effects }
     }
 }
 

@@ -138,6 +138,12 @@ impl Reader {
         self.shared.alarms.load_full()
     }
 
+    /// The revision of users and roles, which nobody can change yet.
+    #[must_use]
+    pub fn auth_revision(&self) -> u64 {
+        crate::step::FIRST_AUTH_REVISION
+    }
+
     /// Lowest version that all members speak; `None` until it is decided.
     #[must_use]
     pub fn cluster_version(&self) -> Option<Version> {

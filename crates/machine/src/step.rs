@@ -22,7 +22,7 @@ use crate::machine::{Shared, check_version};
 use crate::member::{Member, Membership, conf_state_to_bytes};
 
 /// Auth revision of a store in which auth was never touched. Source: `facts/apply-semantics.md` §6.
-const FIRST_AUTH_REVISION: u64 = 1;
+pub(crate) const FIRST_AUTH_REVISION: u64 = 1;
 
 /// State beside the keys as it will be after the entry; `None`: as before.
 #[derive(Debug, Default)]

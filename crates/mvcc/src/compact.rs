@@ -53,6 +53,9 @@ impl Inner {
         if self.is_pinned() {
             return Ok(false);
         }
+        if committer.resume.is_none() {
+            self.tell(|observer| observer.begin(Work::Compaction));
+        }
         let from = committer.resume.unwrap_or(Revision::new(committer.committed.finished.max(0), 0));
         let step = self.look(from, bound)?;
         self.make_room(step.room_needed());
@@ -66,6 +69,7 @@ impl Inner {
         committer.resume = step.last.map(|last| Revision::new(last.main, last.sub + 1));
         if step.last.is_none() {
             committer.committed.finished = bound;
+            self.tell(|observer| observer.end(Work::Compaction));
             self.compacted(bound, committer.hashed.take());
             self.measure()?;
         }

@@ -216,16 +216,18 @@ impl Inner {
         if self.core.lock().stop { Err(StoreError::Closed) } else { Ok(()) }
     }
 
+    /// Tells the observer, if there is one.
+    pub fn tell(&self, what: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = self.observer.get() {
+            what(&**observer);
+        }
+    }
+
     /// Does `work` under the eyes of the observer.
     pub fn observed<T>(&self, work: Work, body: impl FnOnce() -> T) -> T {
-        let observer = self.observer.get();
-        if let Some(observer) = observer {
-            observer.begin(work);
-        }
+        self.tell(|observer| observer.begin(work));
         let done = body();
-        if let Some(observer) = observer {
-            observer.end(work);
-        }
+        self.tell(|observer| observer.end(work));
         done
     }
 

@@ -126,6 +126,8 @@ pub struct StoreStats {
 pub enum Work {
     /// Writing a generation to the engine, its sync included.
     Commit,
+    /// A compaction, from its first step to its last.
+    Compaction,
     /// One step of a compaction, its sync included.
     CompactionStep,
     /// A whole defragmentation.

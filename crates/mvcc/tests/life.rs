@@ -330,9 +330,15 @@ fn somebody_else_can_time_the_background() {
     bench.entry(|change| change.compact(2).expect("compact"));
     bench.flush();
     bench.store.defragment().expect("defragment");
-    let expected =
-        [Work::Commit, Work::CompactionStep, Work::Defragmentation].map(|work| [(work, true), (work, false)]);
-    assert_eq!(*seen.0.lock().expect("seen"), expected.concat());
+    let whole = |work| [(work, true), (work, false)];
+    let compaction = [
+        (Work::Compaction, true),
+        (Work::CompactionStep, true),
+        (Work::CompactionStep, false),
+        (Work::Compaction, false),
+    ];
+    let expected = [&whole(Work::Commit)[..], &compaction, &whole(Work::Defragmentation)].concat();
+    assert_eq!(*seen.0.lock().expect("seen"), expected);
 }
 
 #[test]

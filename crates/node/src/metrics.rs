@@ -2,6 +2,7 @@
 //!
 //! Fields are named after etcd's metrics (`facts/metrics.md`), and keep their oddities: some "totals" are gauges.
 
+use milepost_machine::OPERATIONS;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -104,10 +105,12 @@ pub struct NodeMetrics {
     pub wal_write_duration_seconds: Histogram<14>,
     /// Gauge: bytes written to the log since the start.
     pub wal_write_bytes_total: AtomicU64,
-    /// Applying one entry.
-    pub apply_duration_seconds: Histogram<20>,
+    /// Applying one request: by [`milepost_machine::OPERATIONS`], and done or refused.
+    pub apply_duration_seconds: Vec<[Histogram<20>; 2]>,
     /// Writing a `.snap` file.
     pub snap_fsync_duration_seconds: Histogram<14>,
+    /// Making a whole snapshot point: the file and the log's note of it.
+    pub snap_save_total_duration_seconds: Histogram<14>,
     /// Batches that the log thread synced; with the number of entries: how well syncs are shared. Ours.
     pub log_batches: AtomicU64,
     /// Entries written to the log. Ours.
@@ -137,8 +140,12 @@ impl Default for NodeMetrics {
             wal_fsync_duration_seconds: Histogram::new(MILLISECOND),
             wal_write_duration_seconds: Histogram::new(MILLISECOND),
             wal_write_bytes_total: AtomicU64::new(0),
-            apply_duration_seconds: Histogram::new(Duration::from_micros(100)),
+            apply_duration_seconds: OPERATIONS
+                .iter()
+                .map(|_| std::array::from_fn(|_| Histogram::new(Duration::from_micros(100))))
+                .collect(),
             snap_fsync_duration_seconds: Histogram::new(MILLISECOND),
+            snap_save_total_duration_seconds: Histogram::new(MILLISECOND),
             log_batches: AtomicU64::new(0),
             log_entries: AtomicU64::new(0),
             messages_refused: AtomicU64::new(0),

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Instant;
 
 use milepost_machine::{Error, RangeStream, Reply, cost, validate};
 use milepost_mvcc::RangeOptions;
@@ -28,9 +29,11 @@ const SHORT_KEYS: usize = 256;
 pub(crate) async fn put(door: &Rc<Door>, call: &Call, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
     door.check_quota(call, cost::put(&request)).await?;
     validate::put(&request)?;
+    let bytes = request.key.len() + request.value.len();
     match door.propose(call, Request::Put(request)).await? {
         Reply::Put(mut response) => {
             door.metrics.operations.put.add(1);
+            door.metrics.put_bytes.add(bytes as u64);
             door.complete(&mut response.header);
             Ok(response)
         }
@@ -51,7 +54,10 @@ pub(crate) async fn range(
     if !request.serializable {
         door.read_barrier(call).await?;
     }
-    let mut response = read(door, request, |reader, request| reader.range(request), is_long_range).await?;
+    let started = Instant::now();
+    let read = read(door, request, |reader, request| reader.range(request), is_long_range).await;
+    door.metrics.ranges[usize::from(read.is_ok())].observe(started.elapsed());
+    let mut response = read?;
     door.metrics.operations.range.add(1);
     door.complete(&mut response.header);
     Ok(response)
@@ -123,6 +129,7 @@ pub(crate) async fn delete_range(
 pub(crate) async fn txn(door: &Rc<Door>, call: &Call, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
     door.check_quota(call, cost::txn(&request)).await?;
     validate::txn(&request, door.config.limits.max_txn_ops)?;
+    let branches = [put_bytes(&request.success), put_bytes(&request.failure)];
     let mut response = if milepost_machine::is_txn_readonly(&request) {
         if !milepost_machine::is_txn_serializable(&request) {
             door.read_barrier(call).await?;
@@ -135,8 +142,18 @@ pub(crate) async fn txn(door: &Rc<Door>, call: &Call, request: pb::TxnRequest) -
         }
     };
     door.metrics.operations.count_txn(&response.responses);
+    door.metrics.put_bytes.add(branches[usize::from(!response.succeeded)]);
     door.complete(&mut response.header);
     Ok(response)
+}
+
+/// Bytes of the keys and values that a branch puts, without those of transactions inside it.
+fn put_bytes(ops: &[pb::RequestOp]) -> u64 {
+    let bytes = |op: &pb::RequestOp| match &op.request {
+        Some(pb::request_op::Request::RequestPut(put)) => put.key.len() + put.value.len(),
+        _ => 0,
+    };
+    ops.iter().map(bytes).sum::<usize>() as u64
 }
 
 /// Drops old revisions; `physical` waits until they are deleted.

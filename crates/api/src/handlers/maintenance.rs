@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use milepost_machine::Reply;
 use milepost_mvcc::{Store, StoreError};
@@ -77,7 +78,9 @@ pub(crate) async fn hash_kv(
     _: &Call,
     request: pb::HashKvRequest,
 ) -> Result<pb::HashKvResponse, Status> {
+    let started = Instant::now();
     let hash = long(door, move |store| store.hash_kv(request.revision)).await?;
+    door.metrics.hash_by_revision.observe(started.elapsed());
     Ok(pb::HashKvResponse {
         header: door.header(door.reader().revision()),
         hash: hash.hash,
@@ -92,7 +95,9 @@ pub(crate) async fn hash_kv(
 /// The store cannot be read.
 pub(crate) async fn hash(door: &Rc<Door>, _: &Call, _: pb::HashRequest) -> Result<pb::HashResponse, Status> {
     let revision = door.reader().revision();
+    let started = Instant::now();
     let hash = long(door, |store| store.hash()).await?;
+    door.metrics.hash.observe(started.elapsed());
     Ok(pb::HashResponse { header: door.header(revision), hash })
 }
 

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use milepost_mvcc::watch::{CreateRequest, Frame, Stream, StreamOptions};
 use milepost_proto::etcdserverpb as pb;
@@ -41,18 +41,27 @@ pub(crate) async fn watch(stage: Stage, requests: Inlet<pb::WatchRequest>) -> St
         match std::future::poll_fn(|cx| session.poll(cx)).await {
             Happening::Frames => {
                 let Some(header) = door.header(0) else { continue };
+                let started = Instant::now();
+                let (mut with_events, mut events, mut without) = (0, 0, 0);
                 for frame in session.frames.drain(..) {
+                    match frame.event_count {
+                        0 => without += 1,
+                        count => (with_events, events) = (with_events + 1, events + u64::from(count)),
+                    }
                     if let Err(status) = wire::check_length(frame.events.len() + frame.head_bytes_max()) {
                         return status;
                     }
                     stage.outlet.send_frame(&header, &frame);
                 }
+                door.metrics.watch_sends.sent(started.elapsed(), with_events, events, without);
                 stage.outlet.drained().await;
             }
             Happening::Request(request) => session.take_in(door, request),
             Happening::NoMoreRequests => session.requests = None,
             Happening::Tick => {
+                let started = Instant::now();
                 session.stream.progress_tick();
+                door.metrics.watch_sends.progress.observe(started.elapsed());
                 session.tick = Some(timer(door));
             }
             Happening::Broken(status) => return status,

@@ -77,7 +77,16 @@ async fn dispatch(door: &Rc<Door>, connection: &Rc<Connection>, request: Request
 
 async fn route(door: &Rc<Door>, path: &str, query: &Query, method: &Method) -> Reply {
     if path == "/metrics" {
-        let text = door.page.render(&*door.backend);
+        // On a thread for long work: counting keys for the first time takes a while.
+        let (all, member) = (Arc::clone(&door.page), Arc::clone(&door.backend));
+        let text = tokio::task::spawn_blocking(move || all.render(&*member)).await;
+        let Ok(text) = text else {
+            return page(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "text/plain; charset=utf-8",
+                "the metrics could not be gathered\n",
+            );
+        };
         return page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text);
     }
     let is_get = method == Method::GET;

@@ -1,6 +1,7 @@
 //! How long the store's background work takes. The store has no clock: it says when work begins and ends.
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use milepost_mvcc::{Observer, Work};
 use parking_lot::Mutex;
@@ -9,6 +10,10 @@ use super::tally::{Histogram, Timings, doubling};
 use super::text::Text;
 
 static COMMIT_BOUNDS: [f64; 14] = doubling(0.001);
+/// In seconds; shown in milliseconds, of which etcd's first bound is one.
+static STEP_BOUNDS: [f64; 13] = doubling(0.001);
+/// Likewise.
+static COMPACTION_BOUNDS: [f64; 14] = doubling(0.1);
 static DEFRAGMENT_BOUNDS: [f64; 13] = doubling(0.1);
 
 /// Times of commits and defragmentations.
@@ -16,7 +21,10 @@ static DEFRAGMENT_BOUNDS: [f64; 13] = doubling(0.1);
 pub(crate) struct Background {
     commit: Stopwatch<14>,
     compaction: Stopwatch<14>,
+    compaction_step: Stopwatch<13>,
     defragment: Stopwatch<13>,
+    /// Unix time of the end of the last compaction, in seconds; 0: none yet.
+    compacted: AtomicU64,
 }
 
 /// Of each kind one work is under way at a time, so its times have one writer, though not always the same thread.
@@ -55,8 +63,10 @@ impl Background {
     pub(crate) fn new() -> Self {
         Self {
             commit: Stopwatch::new(&COMMIT_BOUNDS),
-            compaction: Stopwatch::new(&COMMIT_BOUNDS),
+            compaction: Stopwatch::new(&COMPACTION_BOUNDS),
+            compaction_step: Stopwatch::new(&STEP_BOUNDS),
             defragment: Stopwatch::new(&DEFRAGMENT_BOUNDS),
+            compacted: AtomicU64::new(0),
         }
     }
 
@@ -65,9 +75,14 @@ impl Background {
         let name = "etcd_disk_backend_commit_duration_seconds";
         text.family(name, "histogram", "The latency distributions of commit called by backend.");
         text.histogram(name, &[], &self.commit.read());
-        let name = "milepost_store_compaction_step_duration_seconds";
-        text.family(name, "histogram", "How long one step of a compaction takes, its sync included.");
-        text.histogram(name, &[], &self.compaction.read());
+        let name = "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds";
+        text.family(name, "histogram", "Bucketed histogram of db compaction pause duration.");
+        text.histogram(name, &[], &self.compaction_step.read().in_milliseconds());
+        let name = "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds";
+        text.family(name, "histogram", "Bucketed histogram of db compaction total duration.");
+        text.histogram(name, &[], &self.compaction.read().in_milliseconds());
+        let help = "The unix time of the last db compaction. Resets to 0 on start.";
+        text.gauge("etcd_debugging_mvcc_db_compaction_last", help, self.compacted.load(Ordering::Relaxed));
         let name = "etcd_disk_backend_defrag_duration_seconds";
         text.family(name, "histogram", "The latency distribution of backend defragmentation.");
         text.histogram(name, &[], &self.defragment.read());
@@ -80,7 +95,8 @@ impl Observer for Background {
     fn begin(&self, work: Work) {
         match work {
             Work::Commit => self.commit.begin(),
-            Work::CompactionStep => self.compaction.begin(),
+            Work::Compaction => self.compaction.begin(),
+            Work::CompactionStep => self.compaction_step.begin(),
             Work::Defragmentation => self.defragment.begin(),
         }
     }
@@ -88,7 +104,12 @@ impl Observer for Background {
     fn end(&self, work: Work) {
         match work {
             Work::Commit => self.commit.end(),
-            Work::CompactionStep => self.compaction.end(),
+            Work::CompactionStep => self.compaction_step.end(),
+            Work::Compaction => {
+                self.compaction.end();
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.compacted.store(now.as_secs(), Ordering::Relaxed);
+            }
             Work::Defragmentation => self.defragment.end(),
         }
     }
@@ -120,7 +141,7 @@ mod tests {
         assert!(after.contains("\netcd_disk_defrag_inflight 0\n"), "{after}");
         assert!(after.contains("\netcd_disk_backend_defrag_duration_seconds_count 1\n"), "{after}");
         assert!(
-            after.contains("\nmilepost_store_compaction_step_duration_seconds_count 0\n"),
+            after.contains("\netcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_count 0\n"),
             "an end without a beginning"
         );
     }

@@ -13,6 +13,10 @@ use crate::status::Code;
 static HANDLING_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 static REQUEST_BOUNDS: [f64; 14] = doubling(0.001);
 
+static RANGE_BOUNDS: [f64; 20] = doubling(0.0001);
+static HASH_BOUNDS: [f64; 15] = doubling(0.01);
+static SEND_BOUNDS: [f64; 14] = doubling(0.001);
+
 static LEASE_BOUNDS: [f64; 24] = doubling(1.0);
 
 /// `etcd_mvcc_*_total`.
@@ -42,6 +46,35 @@ impl Operations {
     }
 }
 
+/// How long it takes to hand the replies of watch streams on.
+#[derive(Debug)]
+pub(crate) struct WatchSends {
+    /// One reply with events.
+    pub(crate) events: Timings<14>,
+    /// The same, divided by its events.
+    pub(crate) per_event: Timings<14>,
+    /// One reply without.
+    pub(crate) control: Timings<14>,
+    /// A tick that asks for progress.
+    pub(crate) progress: Timings<14>,
+}
+
+impl WatchSends {
+    fn new() -> Self {
+        let timings = || Timings::new(&SEND_BOUNDS);
+        Self { events: timings(), per_event: timings(), control: timings(), progress: timings() }
+    }
+
+    /// `replies` went out in `took`, those with events with so many events.
+    pub(crate) fn sent(&self, took: Duration, with_events: u32, events: u64, without: u32) {
+        let each = took / (with_events + without).max(1);
+        self.events.observe_many(each, with_events.into());
+        let per_event = each * with_events / u32::try_from(events.max(1)).unwrap_or(u32::MAX);
+        self.per_event.observe_many(per_event, with_events.into());
+        self.control.observe_many(each, without.into());
+    }
+}
+
 /// Counters of one gRPC method.
 #[derive(Debug)]
 pub(crate) struct MethodCounters {
@@ -64,6 +97,13 @@ pub(crate) struct DoorMetrics {
     pub(crate) requests: Vec<[Timings<14>; 2]>,
     /// Ranges, puts, deletes and transactions of several operations that this door answered.
     pub(crate) operations: Operations,
+    /// Bytes of keys and values put.
+    pub(crate) put_bytes: Tally,
+    /// Reading one range: refused, done.
+    pub(crate) ranges: [Timings<20>; 2],
+    pub(crate) hash: Timings<15>,
+    pub(crate) hash_by_revision: Timings<15>,
+    pub(crate) watch_sends: WatchSends,
     pub(crate) leases_granted: Tally,
     pub(crate) leases_revoked: Tally,
     pub(crate) leases_renewed: Tally,
@@ -89,6 +129,11 @@ impl DoorMetrics {
             health_success: Tally::default(),
             health_failures: Tally::default(),
             operations: Operations::default(),
+            put_bytes: Tally::default(),
+            ranges: std::array::from_fn(|_| Timings::new(&RANGE_BOUNDS)),
+            hash: Timings::new(&HASH_BOUNDS),
+            hash_by_revision: Timings::new(&HASH_BOUNDS),
+            watch_sends: WatchSends::new(),
             leases_granted: Tally::default(),
             leases_revoked: Tally::default(),
             leases_renewed: Tally::default(),

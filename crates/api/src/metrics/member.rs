@@ -1,7 +1,9 @@
 //! What the member itself counts: identity, store, watches.
 
 use milepost_machine::DEFAULT_QUOTA_BYTES;
+use milepost_mvcc::RangeOptions;
 use milepost_proto::etcdserverpb::AlarmType;
+use milepost_types::KeyRange;
 
 use super::text::Text;
 use crate::backend::Backend;
@@ -36,6 +38,13 @@ fn identity(text: &mut Text, member: &dyn Backend, server_version: &str) {
     if let Some(version) = member.reader().cluster_version() {
         text.sample("etcd_cluster_version", &[("cluster_version", &format!("{}.{}", version.major, version.minor))], 1);
     }
+    text.family("etcd_network_known_peers", "gauge", "The current number of known peers.");
+    for peer in member.reader().members() {
+        let labels = [("Local", &*id), ("Remote", &*format!("{:016x}", peer.id))];
+        text.sample("etcd_network_known_peers", &labels, 1);
+    }
+    let help = "The current revision of auth store.";
+    text.gauge("etcd_debugging_auth_revision", help, member.reader().auth_revision());
     let quota = match member.reader().config().quota_bytes {
         0 => DEFAULT_QUOTA_BYTES,
         bytes => bytes,
@@ -62,6 +71,11 @@ fn store(text: &mut Text, member: &dyn Backend) {
         "Total size of the underlying database logically in use in bytes.",
         sizes.in_use,
     );
+    // Told from the last count and what has changed since; the first one walks through all keys.
+    let all = RangeOptions { limit: 1, count: true, values: false };
+    if let Ok(found) = store.view().range(KeyRange::all(), 0, all) {
+        text.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", found.count);
+    }
     text.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", reader.revision());
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",

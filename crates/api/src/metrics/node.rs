@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use milepost_machine::OPERATIONS;
 use milepost_node::metrics::{HistogramReading, NodeMetrics};
 
 use super::tally::Histogram;
@@ -58,14 +59,25 @@ pub(crate) fn render(text: &mut Text, node: &NodeMetrics) {
             node.snap_fsync_duration_seconds.read(),
         ),
         (
-            "milepost_apply_duration_seconds",
-            "How long applying one entry takes, of whatever kind.",
-            node.apply_duration_seconds.read(),
+            "etcd_debugging_snap_save_total_duration_seconds",
+            "The total latency distributions of save called by snapshot.",
+            node.snap_save_total_duration_seconds.read(),
         ),
     ];
     for (name, help, reading) in histograms {
         text.family(name, "histogram", help);
         text.histogram(name, &[], &from_reading(&reading));
+    }
+    let name = "etcd_server_apply_duration_seconds";
+    text.family(name, "histogram", "The latency distributions of v2 apply called by backend.");
+    for (operation, outcomes) in OPERATIONS.iter().zip(&node.apply_duration_seconds) {
+        for (outcome, success) in outcomes.iter().zip(["true", "false"]) {
+            let reading = outcome.read();
+            if reading.count > 0 {
+                let labels = [("version", "v3"), ("op", operation), ("success", success)];
+                text.histogram(name, &labels, &from_reading(&reading));
+            }
+        }
     }
 }
 

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use super::DoorMetrics;
 use super::background::Background;
-use super::tally::{Histogram, Tally};
+use super::tally::{Histogram, Tally, Timings};
 use super::text::Text;
 use super::{member, process};
 use crate::backend::Backend;
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, Feature};
 use crate::grpc::{METHODS, Method};
 use crate::status::Code;
 
@@ -33,6 +33,7 @@ pub(crate) struct Page {
     server_version: String,
     own_version: String,
     is_extensive: bool,
+    features: Vec<Feature>,
     /// Results of `/livez` and `/readyz` by suite and check.
     checks: Mutex<BTreeMap<(&'static str, &'static str), CheckCounts>>,
 }
@@ -47,6 +48,7 @@ impl Page {
             server_version: config.server_version.clone(),
             own_version: config.own_version.clone(),
             is_extensive: config.is_metrics_extensive,
+            features: config.features.clone(),
             checks: Mutex::default(),
         }
     }
@@ -65,6 +67,7 @@ impl Page {
         self.grpc(&mut text);
         self.server(&mut text);
         self.operations(&mut text);
+        self.watch_sends(&mut text);
         member::render(&mut text, member, &self.server_version);
         self.background.render(&mut text);
         process::render(&mut text);
@@ -122,8 +125,7 @@ impl Page {
             let name = "grpc_server_handling_seconds";
             text.family(name, "histogram", "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.");
             for method in self.shown_methods() {
-                let mut sum = Histogram::default();
-                self.doors.iter().for_each(|door| door.methods[method].seconds.add_to(&mut sum));
+                let sum = self.add_up(|door| &door.methods[method].seconds);
                 text.histogram(name, &labels(method), &sum);
             }
         }
@@ -139,8 +141,7 @@ impl Page {
         for method in 0..METHODS.len() {
             let Some(kind) = Method::request_type(method) else { continue };
             for (success, label) in ["false", "true"].into_iter().enumerate() {
-                let mut sum = Histogram::default();
-                self.doors.iter().for_each(|door| door.requests[method][success].add_to(&mut sum));
+                let sum = self.add_up(|door| &door.requests[method][success]);
                 if sum.count > 0 {
                     text.histogram(name, &[("success", label), ("type", kind)], &sum);
                 }
@@ -171,6 +172,11 @@ impl Page {
             "The total number of failed health checks",
             self.sum(|door| &door.health_failures),
         );
+        let name = "etcd_server_feature_enabled";
+        text.family(name, "gauge", "Whether or not a feature is enabled. 1 is enabled, 0 is not.");
+        for Feature { name: feature, stage, is_on } in &self.features {
+            text.sample(name, &[("name", feature), ("stage", stage)], u8::from(*is_on));
+        }
         let checks = self.checks.lock();
         text.family("etcd_server_healthcheck", "gauge", "The result of each kind of healthcheck.");
         for ((suite, check), counts) in &*checks {
@@ -202,10 +208,59 @@ impl Page {
         for (name, help, pick) in counters {
             text.counter(name, help, self.sum(pick));
         }
+        let help = "The total size of put kv pairs seen by this member.";
+        text.gauge("etcd_debugging_mvcc_total_put_size_in_bytes", help, self.sum(|door| &door.put_bytes));
+        let help = "Bucketed histogram of lease TTLs.";
+        self.times(text, "etcd_debugging_lease_ttl_total", help, |door| &door.lease_ttl);
+        let help = "The latency distribution of storage hash operation.";
+        self.times(text, "etcd_mvcc_hash_duration_seconds", help, |door| &door.hash);
+        let help = "The latency distribution of storage hash by revision operation.";
+        self.times(text, "etcd_mvcc_hash_rev_duration_seconds", help, |door| &door.hash_by_revision);
+        let name = "etcd_server_range_duration_seconds";
+        text.family(name, "histogram", "The latency distributions of txn.Range");
+        for (success, label) in ["false", "true"].into_iter().enumerate() {
+            let sum = self.add_up(|door| &door.ranges[success]);
+            if sum.count > 0 {
+                text.histogram(name, &[("success", label)], &sum);
+            }
+        }
+    }
+
+    /// How long replies of watch streams take to be handed on.
+    fn watch_sends(&self, text: &mut Text) {
+        type Pick = fn(&DoorMetrics) -> &Timings<14>;
+        let of = "The total duration in seconds of running through the ";
+        let loops: [(&str, String, Pick); 4] = [
+            ("watch_stream_duration", format!("{of}send loop watch stream response all events."), |door| {
+                &door.watch_sends.events
+            }),
+            (
+                "watch_stream_duration_per_event",
+                "The average duration in seconds of running through the send loop watch stream response, per event."
+                    .into(),
+                |door| &door.watch_sends.per_event,
+            ),
+            ("control_stream_duration", format!("{of}send loop control stream response."), |door| {
+                &door.watch_sends.control
+            }),
+            ("progress_duration", format!("{of}progress loop control stream response."), |door| {
+                &door.watch_sends.progress
+            }),
+        ];
+        for (name, help, pick) in loops {
+            self.times(text, &format!("etcd_debugging_server_watch_send_loop_{name}_seconds"), &help, pick);
+        }
+    }
+
+    fn add_up<const N: usize>(&self, of: impl Fn(&DoorMetrics) -> &Timings<N>) -> Histogram {
         let mut sum = Histogram::default();
-        self.doors.iter().for_each(|door| door.lease_ttl.add_to(&mut sum));
-        text.family("etcd_debugging_lease_ttl_total", "histogram", "Bucketed histogram of lease TTLs.");
-        text.histogram("etcd_debugging_lease_ttl_total", &[], &sum);
+        self.doors.iter().for_each(|door| of(door).add_to(&mut sum));
+        sum
+    }
+
+    fn times<const N: usize>(&self, text: &mut Text, name: &str, help: &str, of: impl Fn(&DoorMetrics) -> &Timings<N>) {
+        text.family(name, "histogram", help);
+        text.histogram(name, &[], &self.add_up(of));
     }
 }
 

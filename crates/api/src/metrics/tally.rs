@@ -37,6 +37,14 @@ pub(crate) struct Histogram {
     pub(crate) sum: f64,
 }
 
+impl Histogram {
+    /// The same with bounds and sum in milliseconds.
+    pub(crate) fn in_milliseconds(self) -> Self {
+        let buckets = self.buckets.into_iter().map(|(bound, count)| (bound * 1000.0, count)).collect();
+        Self { buckets, count: self.count, sum: self.sum * 1000.0 }
+    }
+}
+
 impl<const N: usize> Timings<N> {
     pub(crate) fn new(bounds: &'static [f64; N]) -> Self {
         Self {
@@ -49,12 +57,20 @@ impl<const N: usize> Timings<N> {
 
     /// Notes one duration.
     pub(crate) fn observe(&self, took: Duration) {
+        self.observe_many(took, 1);
+    }
+
+    /// Notes the same duration `times` times.
+    pub(crate) fn observe_many(&self, took: Duration, times: u64) {
+        if times == 0 {
+            return;
+        }
         let seconds = took.as_secs_f64();
         if let Some(bucket) = self.bounds.iter().position(|bound| seconds <= *bound) {
-            self.buckets[bucket].add(1);
+            self.buckets[bucket].add(times);
         }
-        self.count.add(1);
-        self.nanoseconds.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.count.add(times);
+        self.nanoseconds.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).saturating_mul(times));
     }
 
     /// Adds this reading to `sum`.

@@ -159,7 +159,7 @@ impl ApplyLoop {
                 return None;
             }
         };
-        self.measure(start, index);
+        self.measure(start, index, &applied);
         self.since_snapshot.entries += 1;
         self.since_snapshot.bytes += data.len() as u64;
         if let Some(events) = &applied.events {
@@ -176,10 +176,12 @@ impl ApplyLoop {
         Some(urgent)
     }
 
-    fn measure(&self, start: Duration, index: u64) {
+    fn measure(&self, start: Duration, index: u64, applied: &Applied) {
         let took = self.shared.now().saturating_sub(start);
         let metrics = &self.shared.metrics;
-        metrics.apply_duration_seconds.observe(took);
+        if let Some(operation) = applied.operation {
+            metrics.apply_duration_seconds[operation][usize::from(applied.refused)].observe(took);
+        }
         if took > self.warning_apply {
             metrics.slow_apply_total.fetch_add(1, Ordering::Relaxed);
             let fields = [

@@ -96,6 +96,7 @@ impl Keeper {
         if !self.mark(index, term, membership.conf_state, keep_from)? {
             return Ok(());
         }
+        self.shared.metrics.snap_save_total_duration_seconds.observe(self.shared.now().saturating_sub(start));
         self.last_point = index;
         self.shared.log.info("saved snapshot to disk", &[("snapshot-index", Value::from(index))]);
         // A closed queue: the node stops.
