@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milepost_machine::{Reader, Reply};
-use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use tokio::sync::watch;
@@ -118,7 +117,7 @@ impl Door {
         let id = self.backend.next_request_id();
         let header = pb::RequestHeader { id, ..Default::default() };
         let entry = pb::InternalRaftRequest { header: Some(header), id: 0, request: Some(request) };
-        let payload = entry.encode_to_vec();
+        let payload = milepost_machine::encode(&entry);
         if payload.len() > self.config.limits.max_request_bytes {
             return Err(status::REQUEST_TOO_LARGE);
         }

@@ -70,22 +70,36 @@ pub(crate) async fn time_to_live(
     request: pb::LeaseTimeToLiveRequest,
 ) -> Result<pb::LeaseTimeToLiveResponse, Status> {
     let until = call.started + door.config.limits.request_timeout();
-    let mut response =
-        as_primary(door, until, || door.reader().lease_time_to_live(&request, door.backend.now())).await?;
+    let ask = async || {
+        let (reader, request, now) = (door.reader().clone(), request, door.backend.now());
+        // A lease may have a million keys.
+        if request.keys {
+            long(move || reader.lease_time_to_live(&request, now)).await
+        } else {
+            Ok(reader.lease_time_to_live(&request, now))
+        }
+    };
+    let mut response = as_primary(door, until, ask).await?;
     door.complete(&mut response.header);
     Ok(response)
+}
+
+/// Does what may take long without keeping this core's clients waiting.
+async fn long<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| confused("a look at leases broke off"))
 }
 
 /// All leases that this member knows.
 ///
 /// # Errors
-/// None.
+/// None but a fault of ours.
 pub(crate) async fn leases(
     door: &Rc<Door>,
     _: &Call,
     _: pb::LeaseLeasesRequest,
 ) -> Result<pb::LeaseLeasesResponse, Status> {
-    let mut response = door.reader().leases();
+    let reader = door.reader().clone();
+    let mut response = long(move || reader.leases()).await?;
     door.complete(&mut response.header);
     Ok(response)
 }
@@ -114,7 +128,7 @@ async fn renew(door: &Rc<Door>, id: LeaseId) -> Result<i64, Status> {
     let call = Call::internal(Instant::now());
     let until = call.started + door.config.limits.request_timeout();
     loop {
-        match as_primary(door, until, || door.reader().lessor().renew(id, door.backend.now())).await {
+        match as_primary(door, until, async || Ok(door.reader().lessor().renew(id, door.backend.now()))).await {
             Ok(renewal) => {
                 if renewal.clear_first && leads(door, &call).await? {
                     // A new leader must not believe the remaining time of an older checkpoint.
@@ -164,10 +178,10 @@ async fn leads(door: &Rc<Door>, call: &Call) -> Result<bool, Status> {
 async fn as_primary<T>(
     door: &Rc<Door>,
     until: Instant,
-    mut ask: impl FnMut() -> Result<T, Error>,
+    mut ask: impl AsyncFnMut() -> Result<Result<T, Error>, Status>,
 ) -> Result<T, Status> {
     loop {
-        match ask() {
+        match ask().await? {
             Err(Error::NotPrimary) if Instant::now() < until => tokio::time::sleep(NOT_PRIMARY_PAUSE).await,
             Err(Error::NotPrimary) if door.backend.standing().leader == 0 => return Err(status::NO_LEADER),
             Err(Error::NotPrimary) => return Err(status::TIMEOUT),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use milepost_proto::etcdserverpb as pb;
 
 use crate::keys::{PUT, RANGE, get, put};
-use crate::support::{Client, serve};
+use crate::support::{Client, Server, serve};
 
 const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
@@ -66,7 +66,7 @@ fn renewals_answer_one_by_one_and_end_with_the_client() {
 fn an_ended_lease_is_gone_when_its_renewal_says_so() {
     serve(async |server| {
         let mut client = server.client().await;
-        end_a_lease(&mut client).await;
+        end_a_lease(&server, &mut client).await;
         let reads = server.member.reads.load(Ordering::Relaxed);
         let mut keep = client.open::<pb::LeaseKeepAliveResponse>(KEEP).await;
         keep.send(&pb::LeaseKeepAliveRequest { id: 5 });
@@ -81,7 +81,7 @@ fn an_ended_lease_is_gone_when_its_renewal_says_so() {
 fn who_does_not_lead_any_more_leaves_an_ended_lease_alone() {
     serve(async |server| {
         let mut client = server.client().await;
-        end_a_lease(&mut client).await;
+        end_a_lease(&server, &mut client).await;
         // Its lessor has not heard of the new leader yet.
         server.member.stand(|standing| standing.leader = 9);
         let mut keep = client.open::<pb::LeaseKeepAliveResponse>(KEEP).await;
@@ -94,11 +94,11 @@ fn who_does_not_lead_any_more_leaves_an_ended_lease_alone() {
 }
 
 /// Lease 5, over and not revoked, with key `a`.
-async fn end_a_lease(client: &mut Client) {
+async fn end_a_lease(server: &Server, client: &mut Client) {
     let lease: pb::LeaseGrantResponse = client.unary(GRANT, &pb::LeaseGrantRequest { ttl: 1, id: 5 }).await.unwrap();
     let _: pb::PutResponse = client.unary(PUT, &pb::PutRequest { lease: 5, ..put("a", "1") }).await.unwrap();
     // The lease starts to run with the first look at it.
     let asked = pb::LeaseTimeToLiveRequest { id: 5, keys: false };
     let _: pb::LeaseTimeToLiveResponse = client.unary(TTL, &asked).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(lease.ttl.unsigned_abs()) + Duration::from_millis(50)).await;
+    server.member.pass(Duration::from_secs(lease.ttl.unsigned_abs()) + Duration::from_millis(1));
 }

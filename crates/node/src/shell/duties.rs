@@ -8,7 +8,6 @@ use crate::log::Value;
 use crate::waiter::{Completion, CompletionSink, Waiter};
 use bytes::Bytes;
 use milepost_machine::Version;
-use milepost_proto::Message as _;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, LeaseCheckpoint,
@@ -226,7 +225,7 @@ impl Duties {
         if waiter.is_some() {
             shared.metrics.proposals_pending.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
-        out.push((id, Bytes::from(payload.encode_to_vec()), waiter));
+        out.push((id, Bytes::from(milepost_machine::encode(&payload)), waiter));
     }
 
     fn publish(&mut self, now: Duration, shared: &Shared, out: &mut Vec<OwnProposal>) {

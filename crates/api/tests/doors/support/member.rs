@@ -37,6 +37,8 @@ pub struct Member {
     reader: Reader,
     hub: Hub,
     started: Instant,
+    /// Milliseconds that the clock is ahead.
+    ahead: AtomicU64,
     metrics: NodeMetrics,
     /// Where the member says that it stands.
     pub standing: Mutex<Standing>,
@@ -73,6 +75,7 @@ impl Member {
             reader,
             hub,
             started: Instant::now(),
+            ahead: AtomicU64::new(0),
             metrics: NodeMetrics::default(),
             standing: Mutex::new(standing),
             answer,
@@ -88,6 +91,11 @@ impl Member {
     /// Changes where the member stands.
     pub fn stand(&self, change: impl FnOnce(&mut Standing)) {
         change(&mut self.standing.lock().unwrap());
+    }
+
+    /// Lets the clock of leases jump.
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Waits until everything posted so far is answered.
@@ -167,7 +175,7 @@ impl Backend for Member {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.started.elapsed() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
     }
 
     fn defragment(&self, done: DefragmentDone) {
