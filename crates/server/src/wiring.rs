@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_api::{ApiConfig, Limits, Listen, Listener, Role, SlowCall, TlsSettings};
+use milepost_api::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall, TlsSettings};
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Log, Value};
 use milepost_node::{NoLetters, NodeConfig, World};
@@ -97,6 +97,7 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Refusal> {
         host_whitelist: config.security.host_whitelist.clone(),
         is_gateway_on: config.is_gateway_on,
         is_pprof_on: config.is_pprof_on,
+        features: config.gates.rows().map(|(name, stage, is_on)| Feature { name, stage, is_on }).collect(),
         stop_serving_on_defragment: config.gates.is_named_on("StopGRPCServiceOnDefrag"),
         log: Arc::clone(log),
         on_slow: Some(Arc::new(move |call: SlowCall| {

@@ -104,6 +104,13 @@ impl Gates {
         self.given(gate.name).or(of_stage).unwrap_or(gate.default)
     }
 
+    /// Every feature and both stages by name, with its stage and whether it is on: as etcd's metric has them.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> + '_ {
+        let stages = [("AllAlpha", Stage::Alpha, self.all_alpha), ("AllBeta", Stage::Beta, self.all_beta)];
+        let stages = stages.into_iter().map(|(name, stage, is_on)| (name, stage.as_str(), is_on.unwrap_or(false)));
+        stages.chain(GATES.iter().map(|gate| (gate.name, gate.stage.as_str(), self.is_on(gate))))
+    }
+
     /// What was named, as it would be typed.
     #[must_use]
     pub fn text(&self) -> String {
