@@ -115,6 +115,8 @@ impl Settings {
                 before.push(',');
                 before.push_str(&value);
             }
+            // Nothing new: what was given before stays. Source: etcd `UniqueURLs.Set`.
+            (Kind::Urls, Some(_)) if value.is_empty() => {}
             _ => drop(self.given.insert(flag.name, value)),
         }
     }
@@ -279,5 +281,7 @@ mod tests {
         assert_eq!(settings.text("feature-gates"), "A=1,B=0");
         assert_eq!(settings.text("listen-client-urls"), "http://localhost:2379");
         assert!(settings.is_given("listen-client-urls"));
+        let settings = super::tests::settings(&[("listen-peer-urls", "http://h:1"), ("listen-peer-urls", "")]);
+        assert_eq!(settings.text("listen-peer-urls"), "http://h:1");
     }
 }
