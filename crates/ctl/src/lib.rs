@@ -15,6 +15,7 @@
 //! `encoding/json`.
 
 pub mod call;
+mod child;
 pub mod commands;
 mod compare;
 mod complete;
@@ -29,6 +30,7 @@ pub mod outcome;
 mod password;
 pub mod print;
 mod range;
+mod signals;
 mod urls;
 mod words;
 

@@ -59,7 +59,7 @@ impl Office {
                 .unwrap();
         let config = if asks {
             let mut roots = RootCertStore::empty();
-            roots.add(certificate(&self.path("ca.crt"))).unwrap();
+            roots.add(certificate(self.path("ca.crt"))).unwrap();
             let provider = Arc::clone(config.crypto_provider());
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
             config.with_client_cert_verifier(verifier)
@@ -69,7 +69,7 @@ impl Office {
         let key = std::fs::read(self.path(&format!("{name}.key"))).unwrap();
         let key: PrivateKeyDer<'static> =
             tokio_rustls::rustls::pki_types::pem::PemObject::from_pem_slice(&key).unwrap();
-        let mut config = config.with_single_cert(vec![certificate(&self.path(&format!("{name}.crt")))], key).unwrap();
+        let mut config = config.with_single_cert(vec![certificate(self.path(&format!("{name}.crt")))], key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         Scripted::start_with([], Some(TlsAcceptor::from(Arc::new(config)))).await
     }

@@ -3,6 +3,7 @@
 use milepost_client::Deadline;
 use milepost_proto::etcdserverpb::{LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest};
 
+use super::keep_alive;
 use crate::call::Call;
 use crate::frame::{Flag, Group, Spec};
 use crate::go::parse_int;
@@ -15,7 +16,7 @@ pub const COMMAND: Spec = Spec {
     usage: "lease <subcommand>",
     short: "Grants, renews, shows and ends leases",
     group: Group::KeyValue,
-    children: &[&GRANT, &REVOKE, &TIME_TO_LIVE, &LIST],
+    children: &[&GRANT, &REVOKE, &TIME_TO_LIVE, &LIST, &keep_alive::COMMAND],
     ..Spec::NEW
 };
 

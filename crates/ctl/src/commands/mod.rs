@@ -8,10 +8,13 @@ pub mod completion;
 pub mod defrag;
 pub mod del;
 pub mod downgrade;
+pub mod elect;
 pub mod endpoint;
 pub mod get;
 pub mod help;
+pub mod keep_alive;
 pub mod lease;
+pub mod lock;
 pub mod make_mirror;
 pub mod member;
 pub mod move_leader;
@@ -22,6 +25,7 @@ pub mod snapshot;
 pub mod txn;
 pub mod user;
 pub mod version;
+pub mod watch;
 
 use crate::frame::Spec;
 use crate::globals;
@@ -43,11 +47,14 @@ pub static ROOT: Spec = Spec {
         &defrag::COMMAND,
         &endpoint::COMMAND,
         &move_leader::COMMAND,
+        &watch::COMMAND,
         &version::COMMAND,
         &lease::COMMAND,
         &member::COMMAND,
         &snapshot::COMMAND,
         &make_mirror::COMMAND,
+        &lock::COMMAND,
+        &elect::COMMAND,
         &auth::COMMAND,
         &user::COMMAND,
         &role::COMMAND,
