@@ -10,8 +10,10 @@ use std::sync::OnceLock;
 
 use bytes::{Buf, Bytes, BytesMut};
 use milepost_proto::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
+use serde::de::DeserializeSeed;
 
+use super::strict::Strict;
 use crate::door::confused;
 use crate::grpc::{METHODS, Method, Names};
 use crate::status::{Code, Status};
@@ -43,7 +45,7 @@ fn kinds(method: Method) -> &'static Kinds {
 /// The encoded request of `method` that the first JSON value in `json` says; no value at all is the empty message.
 ///
 /// # Errors
-/// Broken JSON, a value of another kind than its field's, or one nested deeper than 128.
+/// Broken JSON, a field given twice, a value of another kind than its field's, or one nested deeper than 128.
 pub(crate) fn request(method: Method, json: &[u8]) -> Result<Bytes, Status> {
     if json.iter().all(|byte| is_blank(*byte)) {
         return Ok(Bytes::new());
@@ -53,11 +55,17 @@ pub(crate) fn request(method: Method, json: &[u8]) -> Result<Bytes, Status> {
 
 fn read(kind: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    match DynamicMessage::deserialize_with_options(kind.clone(), &mut reader, &READ) {
-        Ok(message) => Ok(message.encode_to_vec().into()),
-        Err(why) if why.is_eof() => Err(CUT_SHORT),
-        Err(why) => Err(Status::with(Code::InvalidArgument, format!("invalid JSON of the request: {why}"))),
+    Strict(&Kind::Message(kind.clone())).deserialize(&mut reader).map_err(invalid)?;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let message = DynamicMessage::deserialize_with_options(kind.clone(), &mut reader, &READ).map_err(invalid)?;
+    Ok(message.encode_to_vec().into())
+}
+
+fn invalid(why: serde_json::Error) -> Status {
+    if why.is_eof() {
+        return CUT_SHORT;
     }
+    Status::with(Code::InvalidArgument, format!("invalid JSON of the request: {why}"))
 }
 
 /// A value that has no end. Source: the text of Go's decoder.

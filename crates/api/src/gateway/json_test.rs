@@ -1,5 +1,5 @@
 use milepost_proto::etcdserverpb as pb;
-use prost_reflect::{Cardinality, FieldDescriptor, Kind, MapKey, Value};
+use prost_reflect::{Cardinality, FieldDescriptor, MapKey, Value};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -92,19 +92,29 @@ fn broken_requests() {
         r#"{"key":5}"#,
         r#"{"key":"Y"}"#,
         r#"{"key":"Y Q="}"#,
+        r#"{"key":"YQ="}"#,
+        r#"{"lease":"+5"}"#,
         r#"{"lease":"5x"}"#,
         r#"{"lease":1.5}"#,
         r#"{"lease":9223372036854775808}"#,
         r#"{"lease":"9223372036854775808"}"#,
         r#"{"prev_kv":"true"}"#,
         r#"{"key":"YQ==",}"#,
+        r#"{"key":"YQ==","key":"Yg=="}"#,
+        r#"{"prev_kv":true,"prevKv":true}"#,
         r#"{key:"YQ=="}"#,
         r#"{"key":["YQ=="]}"#,
         "{\"key\":\"YQ==\"\u{0}}",
     ] {
         assert_eq!(request(Method::Put, bad.as_bytes()).unwrap_err().code, Code::InvalidArgument, "{bad}");
     }
-    for bad in [r#"{"success":{}}"#, r#"{"success":[null]}"#, r#"{"compare":[{"version":1,"value":"YQ=="}]}"#, &deep] {
+    for bad in [
+        r#"{"success":{}}"#,
+        r#"{"success":[null]}"#,
+        r#"{"success":[{"request_put":{"lease":1,"lease":1}}]}"#,
+        r#"{"compare":[{"version":1,"value":"YQ=="}]}"#,
+        &deep,
+    ] {
         assert_eq!(request(Method::Txn, bad.as_bytes()).unwrap_err().code, Code::InvalidArgument, "{bad}");
     }
     assert_eq!(request(Method::Put, b"{\"key\":\"\xff\"}").unwrap_err().code, Code::InvalidArgument);

@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::door::Door;
 use crate::grpc::reply::{HttpBody, Reply, ReplyBody, StreamBody};
 use crate::grpc::{Accounting, Method, Requests, open_stream, wire};
-use crate::status::{self, Code, Status};
+use crate::status::{Code, Status};
 
 /// Answers a stream of `method`.
 pub(crate) async fn serve(door: &Rc<Door>, method: Method, call: Call, requests: Box<dyn Requests>) -> Reply {
@@ -181,7 +181,7 @@ impl Requests for Objects {
             };
             match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.body = None,
-                Some(Err(_)) => return Poll::Ready(Some(Err(status::CANCELED))),
+                Some(Err(why)) => return Poll::Ready(Some(Err(super::broken_off(&why)))),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.objects.push(&data);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::call::Call;
@@ -51,6 +53,7 @@ pub(crate) fn call(headers: &HeaderMap, now: Instant) -> Result<Call, Status> {
             timeout.and_then(|timeout| now.checked_add(timeout))
         }
     };
+    check_binary(headers)?;
     let call = Call::from_headers(&metadata(headers), now)?;
     Ok(Call { deadline, ..call })
 }
@@ -74,6 +77,20 @@ fn timeout(text: &[u8]) -> Option<Option<Duration>> {
     Some((number != 0).then_some(timeout))
 }
 
+/// Metadata whose name ends with `-bin` is sent in base64. None of it means anything here.
+fn check_binary(headers: &HeaderMap) -> Result<(), Status> {
+    let is_binary = |name: &str| name.starts_with("grpc-metadata-") && name.ends_with("-bin");
+    for (name, value) in headers.iter().filter(|(name, _)| is_binary(name.as_str())) {
+        let text = value.as_bytes();
+        let decoded =
+            if text.len() % 4 == 0 { BASE64_STANDARD.decode(text) } else { BASE64_STANDARD_NO_PAD.decode(text) };
+        if let Err(why) = decoded {
+            return Err(Status::with(Code::InvalidArgument, format!("invalid binary header {name}: {why}")));
+        }
+    }
+    Ok(())
+}
+
 fn metadata(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers {
@@ -86,7 +103,7 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
         }
         if STANDARD.contains(&name) {
             append(&mut out, &format!("grpcgateway-{name}"), value);
-        } else if let Some(name) = name.strip_prefix("grpc-metadata-") {
+        } else if let Some(name) = name.strip_prefix("grpc-metadata-").filter(|name| !name.ends_with("-bin")) {
             append(&mut out, name, value);
         }
     }
@@ -126,6 +143,15 @@ mod tests {
         assert_eq!(names, ["authorization", "grpcgateway-accept", "grpcgateway-authorization", "hasleader"]);
         let call = call(&headers(&[("grpc-metadata-hasleader", b"true")]), Instant::now()).unwrap();
         assert!(call.require_leader && call.is_version_text && call.deadline.is_none());
+    }
+
+    #[test]
+    fn binary_metadata() {
+        for good in ["", "YQ==", "YQ"] {
+            assert!(call(&headers(&[("grpc-metadata-x-bin", good.as_bytes())]), Instant::now()).is_ok(), "{good}");
+        }
+        let bad = call(&headers(&[("grpc-metadata-x-bin", b"!!!")]), Instant::now()).unwrap_err();
+        assert!(bad.message.starts_with("invalid binary header grpc-metadata-x-bin: "), "{bad}");
     }
 
     #[test]

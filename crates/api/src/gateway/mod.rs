@@ -16,6 +16,7 @@ mod lines;
 mod metadata;
 mod routes;
 mod socket;
+mod strict;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -82,7 +83,9 @@ fn open(path: &str, verb: &HttpMethod, headers: &HeaderMap) -> Result<(Method, C
     let method = routes::at(path).ok_or(NOT_FOUND)?;
     // A form may ask to be taken for another method; no call has one. Source: grpc-gateway `ServeMux.ServeHTTP`.
     let is_form = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
-    let wants_other = headers.get("x-http-method-override").is_some_and(|verb| !verb.is_empty() && verb != "POST");
+    let wants_other = headers
+        .get("x-http-method-override")
+        .is_some_and(|verb| !verb.is_empty() && !verb.as_bytes().eq_ignore_ascii_case(b"POST"));
     if verb != HttpMethod::POST || is_form && wants_other {
         return Err(WRONG_METHOD);
     }
@@ -146,7 +149,7 @@ async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Status> {
     loop {
         match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             None => return Ok(all.freeze()),
-            Some(Err(_)) => return Err(status::CANCELED),
+            Some(Err(why)) => return Err(broken_off(&why)),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 if all.len() + data.len() > max {
@@ -156,6 +159,11 @@ async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Status> {
             }
         }
     }
+}
+
+/// The body is no body, or its sender has gone and hears nothing.
+fn broken_off(why: &hyper::Error) -> Status {
+    Status::with(Code::InvalidArgument, format!("the body of the request cannot be read: {why}"))
 }
 
 fn too_long(max: usize) -> Status {
