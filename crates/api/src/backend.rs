@@ -9,6 +9,7 @@ use bytes::Bytes;
 use milepost_machine::Reader;
 use milepost_mvcc::watch::Hub;
 
+pub use milepost_node::core::RaftStatus;
 use milepost_node::metrics::NodeMetrics;
 pub use milepost_node::{Completion, CompletionSink, DefragmentDone, NodeError, Waiter};
 
@@ -44,6 +45,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Where this member stands. Asked for with every call: must be cheap.
     fn standing(&self) -> Standing;
+
+    /// Has `tell` told, on a thread of the member's, how Raft stands; a stopped member drops it untold.
+    fn raft_status(&self, tell: Box<dyn FnOnce(RaftStatus) + Send>);
 
     /// The state of the machine.
     fn reader(&self) -> &Reader;
@@ -86,6 +90,10 @@ impl Backend for milepost_node::Node {
             applied: status.applied,
             is_learner: status.is_learner,
         }
+    }
+
+    fn raft_status(&self, tell: Box<dyn FnOnce(RaftStatus) + Send>) {
+        self.raft_status(tell);
     }
 
     fn reader(&self) -> &Reader {

@@ -208,6 +208,8 @@ pub struct ApiConfig {
     pub is_pprof_on: bool,
     /// Feature gates, for `etcd_server_feature_enabled`.
     pub features: Vec<Feature>,
+    /// Remember calls and serve `/debug/requests` (`--log-level=debug`). Costs a lock per call.
+    pub is_tracing_on: bool,
     /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
     pub stop_serving_on_defragment: bool,
     /// Told about refused connections and certificates that changed.
@@ -232,6 +234,7 @@ impl Default for ApiConfig {
             is_gateway_on: true,
             is_pprof_on: false,
             features: Vec::new(),
+            is_tracing_on: false,
             stop_serving_on_defragment: false,
             log: Arc::new(NoLog),
             on_slow: None,

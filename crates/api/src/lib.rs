@@ -34,7 +34,7 @@ mod metrics;
 mod status;
 mod tls;
 
-pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, Standing, Waiter};
+pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};

@@ -1,7 +1,7 @@
 //! The node as its callers see it: a handle.
 
 use crate::config::NodeConfig;
-use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, Role};
+use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, RaftStatus, Role};
 use crate::log::Value;
 use crate::metrics::NodeMetrics;
 use crate::recovery::{self, Recovery, StartError, guard};
@@ -10,7 +10,7 @@ use crate::shell::defragmenter::{self, DefragmentDone};
 use crate::shell::duties::Duties;
 use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
-use crate::shell::raft_loop::{Command, Letters, RaftLoop};
+use crate::shell::raft_loop::{Command, Letters, RaftLoop, TellStatus};
 use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
 use crate::waiter::{Completion, NodeError, Waiter};
 use bytes::Bytes;
@@ -189,6 +189,11 @@ impl Node {
     /// A message to `peer` was not delivered.
     pub fn report_unreachable(&self, peer: MemberId) {
         let _ = self.inner.shared.to_raft.push(Command::Input(Input::Unreachable(peer.0)));
+    }
+
+    /// Has `tell` told how Raft stands; a stopped member drops it untold.
+    pub fn raft_status(&self, tell: Box<dyn FnOnce(RaftStatus) + Send>) {
+        let _ = self.inner.shared.to_raft.push(Command::Status(TellStatus(tell)));
     }
 
     /// Where this member stands. Cheap.

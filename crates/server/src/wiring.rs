@@ -98,6 +98,7 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Refusal> {
         is_gateway_on: config.is_gateway_on,
         is_pprof_on: config.is_pprof_on,
         features: config.gates.rows().map(|(name, stage, is_on)| Feature { name, stage, is_on }).collect(),
+        is_tracing_on: config.is_tracing_on,
         stop_serving_on_defragment: config.gates.is_named_on("StopGRPCServiceOnDefrag"),
         log: Arc::clone(log),
         on_slow: Some(Arc::new(move |call: SlowCall| {

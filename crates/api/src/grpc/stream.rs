@@ -36,6 +36,8 @@ pub(crate) struct Accounting {
     door: Rc<Door>,
     method: Method,
     started: Instant,
+    /// Its number among the calls that are remembered; 0: none are.
+    number: u64,
     is_open: bool,
 }
 
@@ -43,7 +45,8 @@ impl Accounting {
     /// A call of `method` begins.
     pub(crate) fn start(door: &Rc<Door>, method: Method, started: Instant) -> Self {
         door.metrics.of(method).started.add(1);
-        Self { door: Rc::clone(door), method, started, is_open: true }
+        let number = door.page.recent.as_ref().map_or(0, |recent| recent.begin(method, started));
+        Self { door: Rc::clone(door), method, started, number, is_open: true }
     }
 
     /// The call ends with `code`; returns how long it took.
@@ -51,6 +54,9 @@ impl Accounting {
         let took = self.started.elapsed();
         if std::mem::take(&mut self.is_open) {
             self.door.metrics.handled(self.method, code, took);
+            if let Some(recent) = &self.door.page.recent {
+                recent.end(self.method, self.number, self.started + took, code);
+            }
         }
         took
     }

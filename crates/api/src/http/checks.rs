@@ -60,7 +60,7 @@ impl Suite {
     pub(crate) fn at(path: &str) -> Option<(Self, Option<&str>)> {
         for suite in [Self::Live, Self::Ready] {
             let Some(rest) = path.strip_prefix('/').and_then(|path| path.strip_prefix(suite.name())) else { continue };
-            if rest.is_empty() || rest == "/" {
+            if rest.is_empty() {
                 return Some((suite, None));
             }
             let only =

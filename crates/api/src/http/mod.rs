@@ -1,8 +1,10 @@
-//! Pages of the client port: health, version, metrics; and the way to the JSON gateway.
+//! Pages of the client port: health, version, metrics, debug; and the way to the JSON gateway.
 
 mod access;
 mod checks;
+pub(crate) mod debug;
 mod health;
+mod metrics;
 mod path;
 mod query;
 mod version;
@@ -11,8 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, LOCATION};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::query::Query;
@@ -26,6 +28,9 @@ use crate::grpc::reply::{Reply, ReplyBody};
 pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: Request<Incoming>) -> Reply {
     if connection.role == Role::Metrics {
         return serve_metrics(&door, &request).await;
+    }
+    if let Some(refused) = malformed(&request) {
+        return refused;
     }
     let config = Arc::clone(&door.config);
     // Nobody else has our certificate: only without TLS may a script have made its own name point here.
@@ -47,49 +52,67 @@ pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: R
     reply
 }
 
+/// Refuses what no page can make sense of. Source: Go's `http.Server`.
+fn malformed(request: &Request<Incoming>) -> Option<Reply> {
+    let bad = |text: &'static str| Some(page(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", text));
+    if request.version() == Version::HTTP_11 {
+        match request.headers().get_all(HOST).iter().count() {
+            0 => return bad("400 Bad Request: missing required Host header"),
+            1 => {}
+            _ => return bad("400 Bad Request: too many Host headers"),
+        }
+    }
+    let expects = request.headers().get(EXPECT).map_or(&b""[..], |value| value.as_bytes());
+    if !expects.is_empty() && !expects.eq_ignore_ascii_case(b"100-continue") {
+        return Some(empty(StatusCode::EXPECTATION_FAILED));
+    }
+    let path = request.uri().path();
+    match *request.method() {
+        Method::CONNECT => Some(not_found()),
+        Method::OPTIONS if path == "*" => Some(empty(StatusCode::OK)),
+        _ if path.starts_with('/') && path::decode(path).is_some() => None,
+        _ => bad("400 Bad Request"),
+    }
+}
+
 /// The pages of a metrics listener. Source: `facts/http.md` §7.
 async fn serve_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
     let path = request.uri().path();
     if matches!(path, "/metrics" | "/health") || checks::Suite::at(path).is_some() {
-        route(door, path, &Query::parse(request.uri().query().unwrap_or_default()), request.method()).await
+        route(door, path, &Query::parse(request.uri().query().unwrap_or_default()), request.method(), request.headers())
+            .await
     } else {
         not_found()
     }
 }
 
 async fn dispatch(door: &Rc<Door>, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
-    let Some(path) = path::decode(request.uri().path()) else {
-        return page(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", "400 Bad Request");
-    };
-    let path = match path.strip_prefix("/v3beta/") {
+    let raw = request.uri().path();
+    let raw = match raw.strip_prefix("/v3beta/") {
         Some(rest) => format!("/v3/{rest}"),
-        None => path.into_owned(),
+        None => raw.to_owned(),
     };
-    if let Some(short) = path::shortest(&path) {
+    let trees = [(door.config.is_gateway_on, "/v3"), (door.config.is_pprof_on, "/debug/pprof")];
+    let trees: Vec<&str> = trees.into_iter().filter_map(|(is_on, tree)| is_on.then_some(tree)).collect();
+    if let Some(short) = path::shortest(&raw, &trees) {
         return detour(&short, &request);
     }
+    let path = path::decode(&raw).unwrap_or_default();
     if path.starts_with("/v3/") && door.config.is_gateway_on {
         return gateway::serve(door, connection, &path, request).await;
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    route(door, &path, &query, request.method()).await
+    route(door, &path, &query, request.method(), request.headers()).await
 }
 
-async fn route(door: &Rc<Door>, path: &str, query: &Query, method: &Method) -> Reply {
+async fn route(door: &Rc<Door>, path: &str, query: &Query, method: &Method, headers: &HeaderMap) -> Reply {
     if path == "/metrics" {
-        // On a thread for long work: counting keys for the first time takes a while.
-        let (all, member) = (Arc::clone(&door.page), Arc::clone(&door.backend));
-        let text = tokio::task::spawn_blocking(move || all.render(&*member)).await;
-        let Ok(text) = text else {
-            return page(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "text/plain; charset=utf-8",
-                "the metrics could not be gathered\n",
-            );
-        };
-        return page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text);
+        return metrics::page(door, headers).await;
     }
     let is_get = method == Method::GET;
+    if path.starts_with("/debug/") {
+        return debug::page(door, path, is_get).await;
+    }
     match path {
         "/version" if is_get => version::page(door),
         "/health" if is_get => health::page(door, query).await,
@@ -121,12 +144,12 @@ fn detour(short: &str, request: &Request<Incoming>) -> Reply {
     reply
 }
 
-/// What may not stand in a path is escaped, and with it all that would mean something in HTML or a header.
+/// A path is escaped already; what would mean something in HTML or a header and was let through is, too.
 fn escape(path: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.~:@!$*+,;=".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"/-_.~:@!$*+,;=%".contains(&byte) {
             out.push(char::from(byte));
         } else {
             write!(out, "%{byte:02X}").expect("a String takes everything");

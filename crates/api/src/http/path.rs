@@ -17,9 +17,9 @@ pub(crate) fn decode(path: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
-/// `path` without doubled slashes and dots, and the roots of trees with a slash behind; `None` if it is so already.
-/// Source: Go's `ServeMux`, which sends clients there.
-pub(crate) fn shortest(path: &str) -> Option<String> {
+/// `path` without doubled slashes and dots, and with a slash behind if it is one of `trees`, which are nothing without
+/// what is below them; `None` if it is so already. Source: Go's `ServeMux`, which sends clients there.
+pub(crate) fn shortest(path: &str, trees: &[&str]) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -29,14 +29,11 @@ pub(crate) fn shortest(path: &str) -> Option<String> {
         }
     }
     let mut short = String::from("/") + &parts.join("/");
-    if path.ends_with('/') && short != "/" || TREES.contains(&&*short) {
+    if path.ends_with('/') && short != "/" || trees.contains(&&*short) {
         short.push('/');
     }
     (short != path).then_some(short)
 }
-
-/// Paths that are nothing without what is below them.
-const TREES: &[&str] = &["/v3", "/debug/pprof"];
 
 #[cfg(test)]
 mod tests {
@@ -54,7 +51,7 @@ mod tests {
     #[test]
     fn detours() {
         for short in ["/", "/version", "/v3/kv/put", "/v3/kv/put/", "/livez"] {
-            assert_eq!(shortest(short), None, "{short}");
+            assert_eq!(shortest(short, &["/v3"]), None, "{short}");
         }
         for (long, short) in [
             ("/v3//kv/put", "/v3/kv/put"),
@@ -63,7 +60,7 @@ mod tests {
             ("//", "/"),
             ("/./x/", "/x/"),
         ] {
-            assert_eq!(shortest(long).as_deref(), Some(short));
+            assert_eq!(shortest(long, &["/v3"]).as_deref(), Some(short));
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{member, process};
 use crate::backend::Backend;
 use crate::config::{ApiConfig, Feature};
 use crate::grpc::{METHODS, Method};
+use crate::http::debug::Recent;
 use crate::status::Code;
 
 /// How one health check went.
@@ -34,6 +35,8 @@ pub(crate) struct Page {
     own_version: String,
     is_extensive: bool,
     features: Vec<Feature>,
+    /// Calls of all doors, if they are remembered.
+    pub(crate) recent: Option<Recent>,
     /// Results of `/livez` and `/readyz` by suite and check.
     checks: Mutex<BTreeMap<(&'static str, &'static str), CheckCounts>>,
 }
@@ -49,6 +52,7 @@ impl Page {
             own_version: config.own_version.clone(),
             is_extensive: config.is_metrics_extensive,
             features: config.features.clone(),
+            recent: config.is_tracing_on.then(Recent::default),
             checks: Mutex::default(),
         }
     }

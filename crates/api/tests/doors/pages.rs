@@ -1,9 +1,11 @@
 //! HTTP/1 on the same port.
 
+use std::io::Read;
+
 use milepost_proto::etcdserverpb as pb;
 
 use crate::keys::{PUT, put};
-use crate::support::{Answer, Page, Server, request, serve};
+use crate::support::{Answer, Member, Page, Server, exchange, exchange_bytes, request, run, serve};
 
 async fn get(server: &Server, path: &str) -> Page {
     request(server.doors.local_addrs()[0], "GET", path).await
@@ -108,5 +110,85 @@ fn metrics_count_calls() {
         names.sort_unstable();
         names.dedup_by_key(|line| line.split(' ').next().unwrap());
         assert_eq!(names.len(), types, "no family twice");
+    });
+}
+
+#[test]
+fn debug_variables() {
+    serve(async |server| {
+        let page = get(&server, "/debug/vars").await;
+        assert!(page.status == 200 && page.head.contains("content-type: application/json; charset=utf-8"));
+        let vars = page.json();
+        assert!(vars["cmdline"][0].is_string() && vars["file_descriptor_limit"].is_u64());
+        assert!(vars["memstats"]["Sys"].as_u64() > Some(1 << 20), "{}", vars["memstats"]);
+        let raft = &vars["raft.status"];
+        assert_eq!((&raft["id"], &raft["lead"], &raft["term"]), (&"8".into(), &"8".into(), &2.into()));
+        assert_eq!(request(server.doors.local_addrs()[0], "POST", "/debug/vars").await.status, 405);
+        for path in ["/debug/pprof/", "/debug/pprof", "/debug/requests", "/debug/events", "/debug/", "/debug/vars/"] {
+            assert_eq!(get(&server, path).await.status, 404, "{path}");
+        }
+    });
+}
+
+#[test]
+fn debug_pages_when_asked_for() {
+    run(async {
+        let server = Server::configured(Member::new(), |config| {
+            (config.is_pprof_on, config.is_tracing_on) = (true, true);
+        });
+        assert_eq!(get(&server, "/debug/pprof").await.status, 307);
+        assert!(get(&server, "/debug/pprof/").await.body.contains("href='goroutine'"));
+        let threads = get(&server, "/debug/pprof/goroutine?debug=1").await.body;
+        assert!(threads.contains(" door-0 ") && threads.contains(" door-1 "), "{threads}");
+        assert!(get(&server, "/debug/pprof/heap").await.body.contains("VmRSS:"));
+        assert_eq!(get(&server, "/debug/pprof/symbol").await.body, "num_symbols: 0\n");
+        let none = get(&server, "/debug/pprof/profile?seconds=1").await;
+        assert!(none.status == 501 && none.body.contains("perf record"), "{}", none.body);
+        assert_eq!(get(&server, "/debug/pprof/zzz").await.body, "Unknown profile\n");
+        let _: pb::PutResponse = server.client().await.unary(PUT, &put("a", "1")).await.unwrap();
+        server.client().await.failure(PUT, &put("", "1")).await;
+        let calls = get(&server, "/debug/requests").await.body;
+        assert!(calls.contains("<b>/etcdserverpb.KV/Put</b>  2 calls, 0 active"), "{calls}");
+        assert!(calls.contains("InvalidArgument  took"), "{calls}");
+    });
+}
+
+#[test]
+fn metrics_in_gzip() {
+    serve(async |server| {
+        let head = "GET /metrics HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n";
+        let plain = get(&server, "/metrics").await.body;
+        let packed = exchange_bytes(server.doors.local_addrs()[0], head).await;
+        let start = packed.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&packed[..start]).to_lowercase();
+        assert!(head.contains("content-encoding: gzip") && head.contains("version=0.0.4"), "{head}");
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&packed[start..]).read_to_string(&mut text).unwrap();
+        let names = |text: &str| text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        assert_eq!(names(&text), names(&plain));
+    });
+}
+
+#[test]
+fn what_no_page_can_make_sense_of() {
+    serve(async |server| {
+        let address = server.doors.local_addrs()[0];
+        for (head, status) in [
+            ("GET /version HTTP/1.1\r\nConnection: close\r\n", 400),
+            ("GET /version HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n", 400),
+            ("GET /version HTTP/1.0\r\n", 200),
+            ("GET /%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", 400),
+            ("GET http://a/version HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", 200),
+            ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", 404),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", 200),
+            ("GET /version HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nConnection: close\r\n", 417),
+            ("GET /livez/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", 404),
+        ] {
+            assert_eq!(exchange(address, &format!("{head}\r\n")).await.status, status, "{head}");
+        }
+        let broken =
+            "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+        let page = exchange(address, broken).await;
+        assert_eq!((page.status, &page.json()["code"]), (400, &3.into()));
     });
 }

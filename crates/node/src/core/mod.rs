@@ -41,7 +41,7 @@ mod sim_test;
 
 pub use effect::{Effect, Input, Persist, Proposal, Role, RoleChange};
 pub use memory_log::MEMORY_BYTES_MAX;
-pub use standing::Standing;
+pub use standing::{PeerProgress, RaftStatus, Standing};
 
 use held::Held;
 use memory_log::MemoryLog;

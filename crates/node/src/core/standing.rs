@@ -4,7 +4,7 @@ use super::effect::{Effect, Role, RoleChange};
 use super::{Core, convert};
 use bytes::Bytes;
 use milepost_proto::raftpb;
-use raft::{GetEntriesContext, StateRole};
+use raft::{GetEntriesContext, ProgressState, StateRole};
 
 /// How things stand. Cheap but for the lists of members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,28 @@ pub struct Standing {
     pub transferee: u64,
     /// Read requests that had to be repeated.
     pub reads_resent: u64,
+}
+
+/// A member's log, as the leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The member.
+    pub id: u64,
+    /// Last index known to match.
+    pub matched: u64,
+    /// The entry that is sent next.
+    pub next: u64,
+    /// How it is sent to, in etcd's words: `StateProbe`, `StateReplicate`, `StateSnapshot`.
+    pub state: &'static str,
+}
+
+/// Everything about Raft that `/debug/vars` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// How things stand.
+    pub standing: Standing,
+    /// The leader's view of each member's log, sorted by member. Empty elsewhere.
+    pub progress: Vec<PeerProgress>,
 }
 
 impl Core {
@@ -97,6 +119,27 @@ impl Core {
         let mut progress: Vec<_> = self.node.raft.prs().iter().map(|(&id, peer)| (id, peer.matched)).collect();
         progress.sort_unstable();
         progress
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn raft_status(&self) -> RaftStatus {
+        let mut progress = Vec::new();
+        if self.role == Role::Leader {
+            let peers = self.node.raft.prs().iter();
+            progress.extend(peers.map(|(&id, peer)| PeerProgress {
+                id,
+                matched: peer.matched,
+                next: peer.next_idx,
+                state: match peer.state {
+                    ProgressState::Probe => "StateProbe",
+                    ProgressState::Replicate => "StateReplicate",
+                    ProgressState::Snapshot => "StateSnapshot",
+                },
+            }));
+            progress.sort_unstable_by_key(|peer| peer.id);
+        }
+        RaftStatus { standing: self.standing(), progress }
     }
 
     /// Term of an entry, as far as this member remembers.

@@ -6,13 +6,14 @@ use super::log_loop::LogJob;
 use super::reads::UnconfirmedReads;
 use super::role_log::log_role_change;
 use super::shared::{Shared, StopReason};
-use crate::core::{Core, Effect, Input, Proposal, Role, RoleChange};
+use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::log::Value;
 use crate::request_id;
 use crate::waiter::{Answers, Completion, NodeError, Pending, Waiter};
 use bytes::Bytes;
 use milepost_proto::raftpb;
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +44,17 @@ pub(crate) enum Command {
     Duty(Duty),
     /// A write went over the quota: who asked for it hears so when the alarm is raised.
     OverQuota(Waiter, Completion),
+    /// Somebody wants to know how things stand.
+    Status(TellStatus),
+}
+
+/// Who is told how things stand, on the Raft thread: must not block.
+pub(crate) struct TellStatus(pub Box<dyn FnOnce(RaftStatus) + Send>);
+
+impl fmt::Debug for TellStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TellStatus")
+    }
 }
 
 /// Takes messages to other members. Must not block: what cannot be sent is dropped and reported unreachable.
@@ -150,6 +162,7 @@ impl RaftLoop {
                 }
                 Command::Applied(index) => applied = applied.max(index),
                 Command::Removed => self.removed(now),
+                Command::Status(tell) => tell.0(self.core.raft_status()),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
                 Command::Duty(duty) => self.duties.ask(duty),
                 Command::OverQuota(waiter, completion) => {

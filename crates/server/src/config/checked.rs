@@ -99,6 +99,8 @@ pub struct Config {
     pub is_gateway_on: bool,
     /// Profiles over HTTP.
     pub is_pprof_on: bool,
+    /// Remember calls for `/debug/requests`.
+    pub is_tracing_on: bool,
     /// Histograms of request times.
     pub is_metrics_extensive: bool,
     /// Features.
@@ -206,6 +208,7 @@ impl Config {
             max_learners: read.positive("max-learners").unwrap_or(0),
             is_gateway_on: read.yes("enable-grpc-gateway"),
             is_pprof_on: read.yes("enable-pprof") || text("log-level") == "debug",
+            is_tracing_on: text("log-level") == "debug",
             is_metrics_extensive: text("metrics") == "extensive",
             gates: Gates::parse(text("feature-gates"))?,
             security,

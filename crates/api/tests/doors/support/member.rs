@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use milepost_api::{Backend, Completion, DefragmentDone, NodeError, Standing, Waiter};
+use milepost_api::{Backend, Completion, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
 use milepost_mvcc::watch::{Hub, HubOptions};
@@ -164,6 +164,13 @@ impl Backend for Member {
 
     fn standing(&self) -> Standing {
         *self.standing.lock().unwrap()
+    }
+
+    fn raft_status(&self, tell: Box<dyn FnOnce(RaftStatus) + Send>) {
+        let standing = self.standing();
+        let standing =
+            milepost_node::core::Standing { term: standing.term, leader: standing.leader, ..Default::default() };
+        tell(RaftStatus { standing, progress: Vec::new() });
     }
 
     fn reader(&self) -> &Reader {

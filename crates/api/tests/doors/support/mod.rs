@@ -6,7 +6,7 @@ mod plain;
 
 pub use client::{Call, Client};
 pub use member::{Answer, Member};
-pub use plain::{Exchange, Page, exchange, post, request};
+pub use plain::{Exchange, Page, exchange, exchange_bytes, post, request};
 
 use std::future::Future;
 use std::sync::Arc;

@@ -35,16 +35,21 @@ pub async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) ->
 
 /// Sends `text` on a new connection, and reads until the server ends it.
 pub async fn exchange(address: SocketAddr, text: &str) -> Page {
-    let mut socket = TcpStream::connect(address).await.expect("somebody listens");
-    socket.write_all(text.as_bytes()).await.expect("the server reads");
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).await.expect("an answer");
-    let answer = String::from_utf8(answer).expect("an answer in text");
+    let answer = String::from_utf8(exchange_bytes(address, text).await).expect("an answer in text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
     let head = head.to_lowercase();
     let body = if head.contains("transfer-encoding: chunked") { joined(body) } else { body.to_owned() };
     Page { status, head, body }
+}
+
+/// As [`exchange`], but the answer need not be text.
+pub async fn exchange_bytes(address: SocketAddr, text: &str) -> Vec<u8> {
+    let mut socket = TcpStream::connect(address).await.expect("somebody listens");
+    socket.write_all(text.as_bytes()).await.expect("the server reads");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.expect("an answer");
+    answer
 }
 
 /// What `chunks` say together.
