@@ -3,6 +3,7 @@ package power
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,10 @@ func TestFlippedByteInTheStore(t *testing.T) {
 	}
 	needle := "needle-" + strings.Repeat("n", 100)
 	if _, err := m.client.Put(ctx, "needle", needle); err != nil {
+		t.Fatal(err)
+	}
+	// What start asks for: beside a record in doubt no other is said to be absent.
+	if _, err := m.client.Put(ctx, "first", "there"); err != nil {
 		t.Fatal(err)
 	}
 	// Enough behind it that the snapshot point, and so the store's durable index, passes it.
@@ -79,4 +84,103 @@ func TestFlippedByteInTheStore(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Errorf("no CORRUPT alarm was raised\n%s", tail(m.log))
+}
+
+// TestDamagedWayToTheRecords changes a byte in every page that leads to others: the member must not start, and say why.
+func TestDamagedWayToTheRecords(t *testing.T) {
+	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
+	m, err := start(t, dir, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, m, 1500)
+	m.kill()
+	path := filepath.Join(dir, "member/store/1/data.mdb")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page, branch = 4096, 1
+	damaged := 0
+	for at := 2 * page; at+page <= len(data); at += page {
+		if data[at+10] == branch {
+			data[at+page-6] ^= 1
+			damaged++
+		}
+	}
+	if damaged == 0 {
+		t.Fatal("there is no branch in the store")
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = start(t, dir, peer); err == nil {
+		m.kill()
+		t.Fatal("it started")
+	}
+	mustSay(t, m, err, "data.mdb is damaged: page ")
+}
+
+// TestCutStoreFile cuts the file under a running member, as a failing disk would take pages away from it: it ends with one
+// line that names the file.
+func TestCutStoreFile(t *testing.T) {
+	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
+	m, err := start(t, dir, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.client.Close()
+	fill(t, m, 1500)
+	if err := os.Truncate(filepath.Join(dir, "member/store/1/data.mdb"), 2*4096); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	// The client would ask again for as long as it may.
+	asked := make(chan struct{})
+	go func() { m.client.Get(ctx, "fill", clientv3.WithPrefix()); close(asked) }()
+	defer func() { cancel(); <-asked }()
+	select {
+	case err = <-m.gone:
+	case <-ctx.Done():
+		t.Fatal("it goes on")
+	}
+	mustSay(t, m, err, "data.mdb cannot be read")
+}
+
+// fill writes keys and waits until the store has committed them.
+func fill(t *testing.T, m *member, keys int) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for n := range keys {
+		if _, err := m.client.Put(ctx, fmt.Sprintf("fill-%05d", n), strings.Repeat("f", 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A generation is committed when it is half a second old; the hash waits for nothing but reads it all.
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		status, err := m.client.Status(ctx, m.client.Endpoints()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status.DbSizeInUse > int64(keys)*100 {
+			return
+		}
+		if time.Since(begin) > 30*time.Second {
+			t.Fatalf("the store does not commit: %+v", status)
+		}
+	}
+}
+
+func mustSay(t *testing.T, m *member, end error, sentence string) {
+	text, err := os.ReadFile(m.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), sentence) || !strings.Contains(string(text), "from a backup") {
+		t.Errorf("it ended (%v) without saying %q:\n%s", end, sentence, tail(m.log))
+	}
+	if strings.Contains(end.Error(), "signal") {
+		t.Errorf("it crashed: %v", end)
+	}
 }

@@ -80,6 +80,20 @@ pub enum EngineError {
         /// What the store or the system said.
         source: heed::Error,
     },
+    /// Pages of the store's file are not as they were written.
+    #[error(
+        "{} is damaged: page {page} {what}; restore the data directory from a backup, or (in a cluster) remove this \
+         member, wipe its data directory and add it again; check the disk",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Number of the page.
+        page: u64,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The disk has no room for another copy of the data.
     #[error("{}: no room for {bytes} bytes", path.display())]
     NoRoom {
@@ -98,6 +112,12 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotWritten { .. })
+    }
+
+    /// What is stored is not what was written, beyond doubt.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
     }
 
     /// It failed because the disk is full, for all that is known.
@@ -163,6 +183,9 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// If the disk fails: the next start may open either.
     fn give_way(&self) -> Result<(), EngineError>;
+
+    /// The life of this engine ends in order: nothing is written after this.
+    fn ends_in_order(&self) {}
 
     /// This engine's files are removed when it is dropped, by its last reader.
     fn retire(&self);

@@ -4,8 +4,16 @@
 //! - Read transactions are bound to their thread (LMDB's default): beginning one takes no lock once the thread has its
 //!   reader slot. In return a thread never holds two at once; every caller of this room reads and lets go in one call.
 //! - The map is 1 TiB of address space, not of memory or disk, so that it never has to be moved under readers.
+//! - LMDB has no checksums and trusts what its pages say. So reads go through [`tree`], which does not, and a start asks
+//!   [`note`] first whether the file is what the last commit left. LMDB itself begins and ends transactions, and writes.
 
-use std::fs::{self, File};
+mod map;
+mod note;
+mod page;
+mod tree;
+mod whole;
+
+use std::fs::{self, File, OpenOptions};
 use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +22,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
+use parking_lot::{Mutex, RwLock};
+
+use map::Map;
+use note::{Note, Summer};
+use page::{Fault, Found, Meta, Tree, fault};
+pub use tree::RecordCheck;
+use tree::{Pages, Seen, Walk};
+
+use milepost_env::tell_of_bus_errors;
 
 use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
 
@@ -28,6 +45,8 @@ pub struct LmdbOptions {
     pub ballast_bytes: u64,
     /// Never wait for the disk: a power cut can then take the whole environment.
     pub no_sync: bool,
+    /// Tells whether a record is as it was written; asked of each when its page is first met.
+    pub check: Option<RecordCheck>,
 }
 
 impl Default for LmdbOptions {
@@ -35,7 +54,7 @@ impl Default for LmdbOptions {
         // 1 TiB where addresses have 64 bits; 1 GiB where they have 32.
         let map_size = if usize::BITS >= 64 { 1 << 40 } else { 1 << 30 };
         // Room for a generation of ordinary size: 10 k changes touch at most two pages of 4 KiB each.
-        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20, no_sync: false }
+        Self { map_size, max_readers: 1024, ballast_bytes: 64 << 20, no_sync: false, check: None }
     }
 }
 
@@ -51,6 +70,40 @@ pub struct LmdbEngine {
     witness: File,
     /// The file system has promised the room that was last asked for.
     room_promised: AtomicBool,
+    map: Map,
+    page_size: usize,
+    seen: Seen,
+    check: Option<RecordCheck>,
+    /// Where notes are written; locked by the writer.
+    notes: Mutex<Notes>,
+    /// The newest committed state that has its note.
+    newest: RwLock<State>,
+    no_sync: bool,
+    /// An earlier run did not wait for the disk and never came to an end.
+    in_doubt: AtomicBool,
+}
+
+struct Notes {
+    summer: Summer,
+    /// The transaction of the newest note; 0: none.
+    noted: u64,
+    file: File,
+}
+
+/// What [`examine`] knows afterwards.
+#[derive(Default)]
+struct Examined {
+    summer: Summer,
+    /// The transaction whose note was found right; 0: there was none.
+    noted: u64,
+}
+
+/// A committed state: where its tables begin.
+#[derive(Clone, Copy)]
+struct State {
+    transaction: u64,
+    last_page: u64,
+    tables: [Tree; Table::ALL.len()],
 }
 
 /// Where an engine stands among others.
@@ -100,8 +153,21 @@ impl LmdbEngine {
             action: "create directory",
             source,
         })?;
+        let io = |path: &Path, action| {
+            let path = path.to_owned();
+            move |source| EngineError::Io { path, action, source }
+        };
         let data = path.join(DATA_FILE);
         let is_new = !data.exists();
+        let unsynced = path.join(UNSYNCED);
+        let was_unsynced = unsynced.exists();
+        let examined = if is_new { Examined::default() } else { examine(&data, was_unsynced)? };
+        if options.no_sync && !was_unsynced {
+            // Durable before anything that will not be.
+            let made = File::create(&unsynced).and_then(|mark| mark.sync_all());
+            made.and_then(|()| File::open(path)?.sync_all()).map_err(io(&unsynced, "create"))?;
+        }
+        tell_of_bus_errors(&format!("{} cannot be read: {REMEDY}", data.display())).map_err(io(&data, "guard"))?;
         let mut builder = EnvOpenOptions::new();
         builder.map_size(options.map_size).max_readers(options.max_readers).max_dbs(Table::ALL.len() as u32);
         // SAFETY: NO_META_SYNC only weakens durability, as the essay tells. The map is shared with nobody: the member's
@@ -115,10 +181,6 @@ impl LmdbEngine {
             builder.open(path)
         }
         .map_err(lmdb_error(path, "open"))?;
-        let io = |path: &Path, action| {
-            let path = path.to_owned();
-            move |source| EngineError::Io { path, action, source }
-        };
         let witness = File::open(&data).map_err(io(&data, "open"))?;
         if is_new && !options.no_sync {
             // LMDB syncs the file but not its name: without that a power cut could leave an empty directory, which
@@ -126,7 +188,53 @@ impl LmdbEngine {
             File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path, "sync"))?;
         }
         let tables = open_tables(&env).map_err(lmdb_error(path, "open tables"))?;
-        Ok(Self { env, tables, path: path.to_owned(), place, witness, room_promised: AtomicBool::new(false) })
+        let map = Map::open(&data, options.map_size).map_err(io(&data, "map"))?;
+        let file = OpenOptions::new().write(true).open(&data).map_err(io(&data, "open"))?;
+        let notes = Mutex::new(Notes { summer: examined.summer, noted: examined.noted, file });
+        let page_size = env.unnamed_database_stat().page_size as usize;
+        let nothing = State { transaction: 0, last_page: 0, tables: [EMPTY; Table::ALL.len()] };
+        let engine = Self {
+            env,
+            tables,
+            path: path.to_owned(),
+            place,
+            witness,
+            room_promised: AtomicBool::new(false),
+            page_size,
+            seen: Seen::new((options.map_size / page_size) as u64),
+            map,
+            check: options.check,
+            notes,
+            newest: RwLock::new(nothing),
+            no_sync: options.no_sync,
+            in_doubt: AtomicBool::new(was_unsynced),
+        };
+        engine.leave_note()?;
+        Ok(engine)
+    }
+
+    /// An earlier run with [`LmdbOptions::no_sync`] never came to its end: a power cut may have taken any of its pages and
+    /// left older ones, sound in themselves. Every page has been found in its place; records are to be compared too,
+    /// and then [`LmdbEngine::settle`] says so.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    /// Everything has been compared: syncs, and takes back the mark of a life without syncs, unless this is one too.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn settle(&self) -> Result<(), EngineError> {
+        self.env.force_sync().map_err(self.error("sync"))?;
+        self.in_doubt.store(false, Ordering::Relaxed);
+        if self.no_sync { Ok(()) } else { self.remove_mark() }
+    }
+
+    fn remove_mark(&self) -> Result<(), EngineError> {
+        let mark = self.path.join(UNSYNCED);
+        let removed = fs::remove_file(&mark).and_then(|()| File::open(&self.path)?.sync_all());
+        removed.map_err(|source| EngineError::Io { path: mark, action: "remove", source })
     }
 
     /// Directory of the environment.
@@ -140,6 +248,71 @@ impl LmdbEngine {
     }
 }
 
+/// A tree without a page.
+const EMPTY: Tree = Tree { depth: 0, branches: 0, leaves: 0, overflows: 0, entries: 0, root: page::NO_PAGE };
+
+/// Is the file what its last commit left? Asked before LMDB opens it. Costs its branches, or, if the last commit died
+/// before its note or it is `in_doubt`, all of its pages.
+fn examine(data: &Path, in_doubt: bool) -> Result<Examined, EngineError> {
+    let io = |source| EngineError::Io { path: data.to_owned(), action: "read", source };
+    let map = Map::open(data, 0).map_err(io)?;
+    // Made, and not yet begun: LMDB begins it.
+    if map.file_len() == 0 {
+        return Ok(Examined::default());
+    }
+    examine_map(&map, in_doubt).map_err(|fault| damaged(data, &fault))
+}
+
+fn examine_map(map: &Map, in_doubt: bool) -> Found<Examined> {
+    let (meta, page, noted) = newest_meta(map)?;
+    let mut examined = Examined::default();
+    if meta.main.is_empty() {
+        return Ok(examined);
+    }
+    let seen = Seen::new(0);
+    let pages = Pages { map, page_size: meta.page_size, last_page: meta.last_page, seen: &seen, check: None };
+    if in_doubt {
+        whole::check(pages, &meta)?;
+    }
+    let Some(note) = noted else { return whole::check(pages, &meta).map(|()| examined) };
+    if examined.summer.sum(pages, &meta, page)? == note.checksum {
+        examined.noted = note.transaction;
+        return Ok(examined);
+    }
+    // A walk through everything may name the page; if not, all that is known is that something differs.
+    whole::check(pages, &meta)?;
+    fault(meta.transaction % 2, "holds a checksum of the pages that lead to the records, and they are others")
+}
+
+/// The meta page that counts, and its note if it has its own.
+fn newest_meta(map: &Map) -> Found<(Meta, &[u8], Option<Note>)> {
+    let first = map.bytes(0, page::META_LEN).map_or_else(|| fault(0, "is cut"), |bytes| Meta::parse(0, bytes))?;
+    let size = first.page_size;
+    let mut newest = None;
+    for number in 0..2 {
+        let Some(bytes) = map.bytes(number * size as u64, size) else { return fault(number, "is cut") };
+        let meta = Meta::parse(number, bytes)?;
+        if meta.page_size != size {
+            return fault(number, format!("names pages of {} bytes, the other of {size}", meta.page_size));
+        }
+        let note = Note::parse(bytes);
+        // A commit that died before its note leaves the one of two commits before; a power cut may have kept the note of a
+        // commit and not its meta, which is as if it had not been.
+        let is_near = |note: &Note| note.transaction.abs_diff(meta.transaction) <= 2;
+        if let Some(note) = note.filter(|note| !is_near(note)) {
+            return fault(number, format!("is of transaction {}, its note of {}", meta.transaction, note.transaction));
+        }
+        if newest.as_ref().is_none_or(|(newest, ..): &(Meta, _, _)| newest.transaction < meta.transaction) {
+            newest = Some((meta, bytes, note.filter(|note| note.transaction == meta.transaction)));
+        }
+    }
+    newest.map_or_else(|| fault(0, "is missing"), Ok)
+}
+
+fn damaged(data: &Path, fault: &Fault) -> EngineError {
+    EngineError::Damaged { path: data.to_owned(), page: fault.page, what: fault.what.clone() }
+}
+
 fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> EngineError {
     let path = path.to_owned();
     move |source| EngineError::Lmdb { path, action, source }
@@ -147,6 +320,12 @@ fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> 
 
 /// LMDB's name for the file.
 const DATA_FILE: &str = "data.mdb";
+
+/// Stands beside the file while it is written without waiting for the disk, until an orderly end.
+const UNSYNCED: &str = "UNSYNCED";
+
+const REMEDY: &str = "the disk failed, or the file was cut or is damaged; restore the data directory from a backup, or (in \
+                      a cluster) remove this member, wipe its data directory and add it again";
 
 /// Pages at the start of the file that say which of the others count.
 const META_PAGES: u64 = 2;
@@ -170,13 +349,20 @@ fn open_tables(env: &Env<WithTls>) -> Result<[Db; Table::ALL.len()], heed::Error
 
 impl Engine for LmdbEngine {
     fn read(&self) -> Result<Box<dyn ReadTxn + '_>, EngineError> {
-        let txn = self.env.read_txn().map_err(|e| self.error("begin read")(e))?;
-        Ok(Box::new(LmdbRead { engine: self, txn }))
+        loop {
+            let txn = self.env.read_txn().map_err(|e| self.error("begin read")(e))?;
+            // The transaction keeps the pages of its state; where they begin is known of the newest, or still in its meta
+            // page. Two commits later that is overwritten: then a newer state is as good.
+            if let Some(state) = self.state_of(txn.id() as u64)? {
+                return Ok(Box::new(LmdbRead { engine: self, state, _txn: txn }));
+            }
+        }
     }
 
     fn write(&self) -> Result<Box<dyn WriteTxn + '_>, EngineError> {
         let txn = self.env.write_txn().map_err(|e| self.error("begin write")(e))?;
-        Ok(Box::new(LmdbWrite { engine: self, txn }))
+        let committed = *self.newest.read();
+        Ok(Box::new(LmdbWrite { engine: self, txn, committed, appended: 0 }))
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -239,6 +425,13 @@ impl Engine for LmdbEngine {
         Ok(())
     }
 
+    fn ends_in_order(&self) {
+        if self.no_sync && !self.is_in_doubt() {
+            // If it fails the mark stays, and the next start reads everything.
+            let _ = self.settle().and_then(|()| self.remove_mark());
+        }
+    }
+
     fn retire(&self) {
         if let Some(place) = &self.place {
             place.retired.store(true, Ordering::Relaxed);
@@ -248,6 +441,7 @@ impl Engine for LmdbEngine {
 
 impl Drop for LmdbEngine {
     fn drop(&mut self) {
+        self.ends_in_order();
         if let Some(place) = self.place.as_ref().filter(|place| place.retired.load(Ordering::Relaxed)) {
             place.directory.remove(&self.path);
         }
@@ -255,6 +449,77 @@ impl Drop for LmdbEngine {
 }
 
 impl LmdbEngine {
+    fn data(&self) -> PathBuf {
+        self.path.join(DATA_FILE)
+    }
+
+    fn found<T>(&self, found: Found<T>) -> Result<T, EngineError> {
+        found.map_err(|fault| damaged(&self.data(), &fault))
+    }
+
+    fn pages(&self, last_page: u64) -> Pages<'_> {
+        Pages { map: &self.map, page_size: self.page_size, last_page, seen: &self.seen, check: self.check }
+    }
+
+    /// The state after `transaction`, which a read transaction keeps; `None`: its meta page tells of a later one.
+    fn state_of(&self, transaction: u64) -> Result<Option<State>, EngineError> {
+        let newest = *self.newest.read();
+        if newest.transaction == transaction {
+            return Ok(Some(newest));
+        }
+        let (meta, _) = self.found(self.meta(transaction % 2))?;
+        if meta.transaction != transaction {
+            return Ok(None);
+        }
+        self.found(self.state(&meta)).map(Some)
+    }
+
+    /// A copy of meta page `number` that stood still while it was taken.
+    fn meta(&self, number: u64) -> Found<(Meta, Vec<u8>)> {
+        loop {
+            let read = || self.map.bytes(number * self.page_size as u64, self.page_size).map(<[u8]>::to_vec);
+            let (Some(page), Some(again)) = (read(), read()) else { return fault(number, "is cut") };
+            if page[..page::META_LEN] == again[..page::META_LEN] {
+                return Ok((Meta::parse(number, &page)?, page));
+            }
+        }
+    }
+
+    /// Where the tables of the state of `meta` begin.
+    fn state(&self, meta: &Meta) -> Found<State> {
+        let mut tables = [EMPTY; Table::ALL.len()];
+        // The list of tables has no checksums of records.
+        let pages = Pages { check: None, ..self.pages(meta.last_page) };
+        for table in Table::ALL {
+            let node = pages.node(&meta.main, table.name().as_bytes())?;
+            let Some(tree) = node.and_then(|node| node.tree()) else {
+                return fault(meta.main.root, format!("does not name the table {}", table.name()));
+            };
+            tables[table.slot()] = tree;
+        }
+        Ok(State { transaction: meta.transaction, last_page: meta.last_page, tables })
+    }
+
+    /// Notes what the newest commit has left, for the next start, and where its tables begin, for readers.
+    fn leave_note(&self) -> Result<(), EngineError> {
+        let mut notes = self.notes.lock();
+        let metas = [self.found(self.meta(0))?, self.found(self.meta(1))?];
+        let (meta, page) = metas.iter().max_by_key(|(meta, _)| meta.transaction).unwrap_or(&metas[0]);
+        if meta.transaction == self.newest.read().transaction {
+            return Ok(());
+        }
+        let state = self.found(self.state(meta))?;
+        if notes.noted != meta.transaction {
+            let checksum = self.found(notes.summer.sum(self.pages(meta.last_page), meta, page))?;
+            let note = Note { transaction: meta.transaction, checksum };
+            let io = |source| EngineError::Io { path: self.data(), action: "note a commit", source };
+            note.write(&notes.file, self.page_size).map_err(io)?;
+            notes.noted = meta.transaction;
+        }
+        *self.newest.write() = state;
+        Ok(())
+    }
+
     /// Bytes in the file that hold no live data: LMDB uses them again before the file grows.
     fn free_inside(&self) -> u64 {
         self.sizes().map_or(0, |sizes| self.end().saturating_sub(sizes.in_use))
@@ -290,12 +555,15 @@ impl LmdbEngine {
 
 struct LmdbRead<'e> {
     engine: &'e LmdbEngine,
-    txn: RoTxn<'e, WithTls>,
+    state: State,
+    /// Keeps LMDB from using the pages of the state again.
+    _txn: RoTxn<'e, WithTls>,
 }
 
 impl ReadTxn for LmdbRead<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
-        self.engine.tables[table.slot()].get(&self.txn, key).map_err(|e| self.engine.error("get")(e))
+        let pages = self.engine.pages(self.state.last_page);
+        self.engine.found(pages.get(&self.state.tables[table.slot()], key))
     }
 
     fn scan<'t>(
@@ -304,47 +572,68 @@ impl ReadTxn for LmdbRead<'_> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Result<Box<dyn Cursor<'t> + 't>, EngineError> {
-        let range = self.engine.tables[table.slot()].range(&self.txn, &(from, to));
-        let range = range.map_err(|e| self.engine.error("scan")(e))?;
-        Ok(Box::new(LmdbCursor { engine: self.engine, range }))
+        let pages = self.engine.pages(self.state.last_page);
+        let walk = self.engine.found(Walk::new(pages, &self.state.tables[table.slot()], from, to))?;
+        Ok(Box::new(LmdbCursor { engine: self.engine, walk }))
     }
 
     fn last(&self, table: Table) -> Result<Option<Pair<'_>>, EngineError> {
-        self.engine.tables[table.slot()].last(&self.txn).map_err(|e| self.engine.error("last")(e))
+        let pages = self.engine.pages(self.state.last_page);
+        self.engine.found(pages.last(&self.state.tables[table.slot()]))
     }
 }
 
 struct LmdbCursor<'t> {
     engine: &'t LmdbEngine,
-    range: heed::RoRange<'t, Bytes, Bytes>,
+    walk: Walk<'t>,
 }
 
 impl<'t> Cursor<'t> for LmdbCursor<'t> {
     fn next(&mut self) -> Result<Option<Pair<'t>>, EngineError> {
-        self.range.next().transpose().map_err(|e| self.engine.error("next")(e))
+        self.engine.found(self.walk.next())
     }
 }
 
 struct LmdbWrite<'e> {
     engine: &'e LmdbEngine,
     txn: RwTxn<'e>,
+    /// What the transaction began with: pages that it has not changed are still those.
+    committed: State,
+    /// Tables whose end has been looked at, a bit each.
+    appended: u32,
+}
+
+impl LmdbWrite<'_> {
+    /// Looks at the pages that LMDB is about to change: it would carry what is wrong with them on into new ones.
+    fn look_at(&self, table: Table, key: &[u8], beside: bool) -> Result<(), EngineError> {
+        let pages = self.engine.pages(self.committed.last_page);
+        self.engine.found(pages.look_at(&self.committed.tables[table.slot()], key, beside))
+    }
 }
 
 impl WriteTxn for LmdbWrite<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
+        self.look_at(table, key, false)?;
         self.engine.tables[table.slot()].get(&self.txn, key).map_err(|e| self.engine.error("get")(e))
     }
 
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        self.look_at(table, key, false)?;
         self.engine.tables[table.slot()].put(&mut self.txn, key, value).map_err(|e| self.engine.error("put")(e))
     }
 
     fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        if self.appended & 1 << table.slot() == 0 {
+            self.look_at(table, key, false)?;
+            self.appended |= 1 << table.slot();
+        }
         let table = self.engine.tables[table.slot()];
         table.put_with_flags(&mut self.txn, PutFlags::APPEND, key, value).map_err(|e| self.engine.error("append")(e))
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
+        // Leaves that have become too empty are merged with the next.
+        self.look_at(table, key, true)?;
         self.engine.tables[table.slot()].delete(&mut self.txn, key).map_err(|e| self.engine.error("delete")(e))
     }
 
@@ -358,6 +647,7 @@ impl WriteTxn for LmdbWrite<'_> {
                 EngineError::NotWritten { path: engine.path.clone(), had_room, source }
             }
             _ => engine.error("commit")(source),
-        })
+        })?;
+        engine.leave_note()
     }
 }

@@ -24,6 +24,7 @@
 //! - after a *failed* sync the kernel may have dropped the pages and forgotten about it: a second sync that succeeds
 //!   says nothing. Only [`File::forget_cached`] and reading again tells what the disk holds.
 
+mod bus_error;
 mod clock;
 mod disk;
 mod memory;
@@ -32,6 +33,7 @@ mod rng;
 mod sim;
 mod unsynced;
 
+pub use bus_error::tell_of_bus_errors;
 pub use clock::{Clock, OsClock, SimClock};
 pub use disk::{Disk, File, Lock, Open, SECTOR_BYTES};
 pub use memory::lock_memory;

@@ -61,7 +61,10 @@ fn time(rounds: u32, mut body: impl FnMut()) -> Duration {
 fn main() {
     let keys: u64 = std::env::args().nth(1).map_or(100_000, |keys| keys.parse().expect("a number of keys"));
     let dir = tempfile::tempdir().expect("directory");
-    let engine = Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open"));
+    let engine = Arc::new(
+        LmdbEngine::open(dir.path(), LmdbOptions { check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() })
+            .expect("open"),
+    );
     let options = StoreOptions { background: false, ..StoreOptions::default() };
     let (store, writer, _) = Store::open(engine.clone(), options.clone()).expect("open");
     let mut load = Load { store, writer, index: 0, rng: SmallRng::seed_from_u64(1), keys };

@@ -272,6 +272,12 @@ impl<'a> CurrentRef<'a> {
     }
 }
 
+/// Is the record under `engine_key` as it was written? The same for every table.
+#[must_use]
+pub fn is_sealed(engine_key: &[u8], bytes: &[u8]) -> bool {
+    Input::check(engine_key, bytes).is_ok()
+}
+
 /// What is wrong with a record that is not there.
 pub(crate) const MISSING: &str = "missing";
 

@@ -119,7 +119,14 @@ impl Inner {
         };
         let Some(generation) = sealed else { return Ok(false) };
         self.make_room(generation.room_needed());
-        self.observed(Work::Commit, || self.commit(&generation))?;
+        let written = self.observed(Work::Commit, || self.commit(&generation));
+        if let Err(StoreError::Engine(error)) = &written
+            && error.is_damage()
+        {
+            // It would fail for ever, and apply wait for ever.
+            return Err(self.fail(&error.to_string()));
+        }
+        written?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
         committer.committed.finished = before.finished;
         // The sync of this commit came after the meta page of the one before.

@@ -48,6 +48,7 @@ mod view;
 pub mod watch;
 mod writer;
 
+pub use codec::is_sealed;
 pub use error::StoreError;
 pub use export::{Export, Records, StoredRecord};
 pub use hash::HashKv;

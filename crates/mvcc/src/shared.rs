@@ -195,9 +195,12 @@ impl Inner {
     /// Bytes that fail their check are damage beyond doubt. That a record is missing is an error for who wanted it, but no
     /// proof: an alarm stops every write of the cluster, and a slip of ours in following links must not.
     pub fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error @ StoreError::Corrupt { what, .. }) = &result
-            && *what != codec::MISSING
-        {
+        let damage = match &result {
+            Err(StoreError::Corrupt { what, .. }) => *what != codec::MISSING,
+            Err(StoreError::Engine(error)) => error.is_damage(),
+            _ => false,
+        };
+        if let (true, Err(error)) = (damage, &result) {
             self.corrupt.get_or_init(|| error.to_string().into());
         }
         result

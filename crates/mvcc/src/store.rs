@@ -308,6 +308,13 @@ impl Store {
         let _ = self.inner().observer.set(observer);
     }
 
+    /// Says, after [`Store::close`] and the end of the writer, that this was an orderly end.
+    pub fn ends_in_order(&self) {
+        if self.failed().is_none() {
+            self.inner().engine().ends_in_order();
+        }
+    }
+
     /// Ends the background work without committing what is in memory; the log has it. Other handles stay readable.
     pub fn close(self) {
         self.handle.stop();

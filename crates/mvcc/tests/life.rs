@@ -278,7 +278,8 @@ fn defragmentation_gives_space_back_and_loses_nothing() {
     let dir = tempfile::tempdir().expect("directory");
     let open = || {
         let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
-        let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+        let options =
+            LmdbOptions { ballast_bytes: 1 << 20, check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() };
         Arc::new(LmdbEngine::open_current(Arc::new(directory), options).expect("engine"))
     };
     let mut bench = Bench::open(open());

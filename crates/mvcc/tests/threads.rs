@@ -29,7 +29,8 @@ fn total(store: &Store, at: i64) -> Result<i64, StoreError> {
 fn every_reader_sees_whole_entries() {
     let dir = tempfile::tempdir().expect("directory");
     let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
-    let engine_options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let engine_options =
+        LmdbOptions { ballast_bytes: 1 << 20, check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() };
     let engine = Arc::new(LmdbEngine::open_current(Arc::new(directory), engine_options).expect("engine"));
     let options = StoreOptions {
         gen_changes: 300,

@@ -243,7 +243,7 @@ fn a_lost_page_that_left_an_older_one_is_found() {
 fn a_suspect_store_is_rescued_into_its_successor() {
     let dir = tempfile::tempdir().expect("directory");
     let directory = || Arc::new(StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory"));
-    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() };
     let options = StoreOptions { background: false, ..StoreOptions::default() };
     let engine = Arc::new(LmdbEngine::open_current(directory(), lmdb).expect("engine"));
     let (store, mut writer, _) = Store::open(engine.clone(), options.clone()).expect("open");
@@ -263,7 +263,7 @@ fn a_suspect_store_is_rescued_into_its_successor() {
 fn a_switch_that_fails_half_way_leaves_both_stores() {
     let dir = tempfile::tempdir().expect("directory");
     let directory = || Arc::new(StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory"));
-    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let lmdb = LmdbOptions { ballast_bytes: 1 << 20, check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() };
     let options = StoreOptions { background: false, ..StoreOptions::default() };
     let engine = Arc::new(LmdbEngine::open_current(directory(), lmdb).expect("engine"));
     let (store, mut writer, _) = Store::open(engine, options.clone()).expect("open");

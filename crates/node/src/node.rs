@@ -306,7 +306,10 @@ impl Inner {
             machine.into_writer().stop();
         }
         if ends.contains(&false) {
+            // What it left undone is unknown.
             self.shared.log.error("a thread of the node had panicked", &[]);
+        } else {
+            self.shared.store.ends_in_order();
         }
         self.shared.hub.stop();
         drop(lock);

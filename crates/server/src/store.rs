@@ -7,7 +7,7 @@ use std::time::Duration;
 use milepost_engine::lmdb::{LmdbEngine, LmdbOptions};
 use milepost_engine::{Engine, StoreDirectory};
 use milepost_env::Disk;
-use milepost_mvcc::{Store, StoreOptions, rescue};
+use milepost_mvcc::{Store, StoreError, StoreOptions, is_sealed, rescue, verify};
 use milepost_node::OpenStore;
 use milepost_node::log::Log;
 
@@ -25,9 +25,13 @@ pub fn open_store(disk: Arc<dyn Disk>, config: &Config, log: Arc<dyn Log>) -> Op
     let no_sync = config.unsafe_no_fsync;
     Box::new(move |root: &Path| {
         let directory = Arc::new(StoreDirectory::open(disk, root)?);
-        let lmdb = LmdbOptions { no_sync, ..LmdbOptions::default() };
+        let lmdb = LmdbOptions { no_sync, check: Some(is_sealed), ..LmdbOptions::default() };
         let Some(why) = directory.suspect() else {
-            return Store::open(Arc::new(LmdbEngine::open_current(directory, lmdb)?), options);
+            let engine = LmdbEngine::open_current(directory, lmdb)?;
+            if engine.is_in_doubt() {
+                compare(&engine, &*log)?;
+            }
+            return Store::open(Arc::new(engine), options);
         };
         let path = directory.current().display().to_string();
         log.warn(
@@ -53,4 +57,18 @@ fn options(config: &Config) -> StoreOptions {
         compaction_hash: true,
         ..own
     }
+}
+
+/// Reads everything in a store that was written without syncs by a run that never came to its end, and refuses it unless
+/// all of it fits together.
+fn compare(engine: &LmdbEngine, log: &dyn Log) -> Result<(), StoreError> {
+    let path = engine.path().display().to_string();
+    log.warn(
+        "the store was written with --unsafe-no-fsync and not closed: comparing every record",
+        &[("path", path.into())],
+    );
+    let walked = verify(engine)?;
+    engine.settle()?;
+    log.info("every record of the store fits the others", &[("records", walked.records.into())]);
+    Ok(())
 }

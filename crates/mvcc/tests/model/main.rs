@@ -46,7 +46,8 @@ impl Disk {
 
 fn open_lmdb(dir: &tempfile::TempDir) -> Arc<dyn Engine> {
     let directory = StoreDirectory::open(Arc::new(milepost_env::OsDisk), dir.path()).expect("directory");
-    let options = LmdbOptions { ballast_bytes: 1 << 20, ..LmdbOptions::default() };
+    let options =
+        LmdbOptions { ballast_bytes: 1 << 20, check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() };
     Arc::new(LmdbEngine::open_current(Arc::new(directory), options).expect("open"))
 }
 
