@@ -86,7 +86,9 @@ fn words_of(path: &[&'static Spec], current: &str) -> Vec<Candidate> {
         return matching(here.choices, "", current);
     }
     let children = here.children.iter().filter(|child| !child.hidden && child.name.starts_with(current));
-    children.map(|child| (child.name.to_owned(), child.short)).collect()
+    let mut names: Vec<Candidate> = children.map(|child| (child.name.to_owned(), child.short)).collect();
+    names.sort_unstable();
+    names
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ import (
 // Every command, for its page.
 var commands = []string{
 	"alarm", "alarm disarm", "alarm list", "auth", "auth disable", "auth enable", "auth status", "check",
-	"check datascale", "check perf", "compaction", "make-mirror", "snapshot", "snapshot save",
+	"check datascale", "check perf", "compaction", "elect", "lease keep-alive", "lock", "make-mirror", "snapshot",
+	"snapshot save", "watch",
 	"completion", "defrag", "del", "downgrade", "downgrade cancel", "downgrade enable", "downgrade validate",
 	"endpoint", "endpoint hashkv", "endpoint health", "endpoint status", "get", "help", "lease", "lease grant",
 	"lease list", "lease revoke", "lease timetolive", "member", "member add", "member list", "member promote",
@@ -22,16 +23,17 @@ func TestPages(t *testing.T) {
 	s := newScript(t)
 	for _, command := range commands {
 		words := strings.Fields(command)
-		if command != "lease" {
-			s.page().do(append(words, "--help")...)
-			s.page().do(append([]string{"help"}, words...)...)
-		}
-		if command != "lease" && command != "help" && command != "options" && command != "version" {
+		s.page().do(append(words, "--help")...)
+		s.page().do(append([]string{"help"}, words...)...)
+		if command != "help" && command != "options" && command != "version" {
 			s.do(append(words, "--bogus")...)
 		}
 	}
 	s.do("version")
 	s.page().do("options")
+	s.page().do("--help")
+	s.page().do()
+	s.page().do("help", "--", "lease")
 	s.end(140)
 }
 
@@ -56,11 +58,16 @@ func TestCommandLine(t *testing.T) {
 		{"get", "k", "-w"}, {"get", "k", "-hw"}, {"get", "k", "--command-timeout=5"}, {"get", "k", "--command-timeout=x"},
 		{"get", "k", "--max-recv-bytes=x"}, {"--endpoints", "a\"b", "get", "k"},
 		{"txn", "-ix"}, {"lease", "grant", "-1"},
-		{"--cert=", "get", "k"}, {"--key=", "get", "k"}, {"--cacert=", "get", "k"},
+		{"--cert=absent.pem", "get", "k"}, {"--cert=absent.pem", "--key=absent.key", "get", "k"},
+		{"--cacert=absent.pem", "get", "k"}, {"--cert=", "get", "k"}, {"--key=", "get", "k"}, {"--cacert=", "get", "k"},
 		{"completion"}, {"completion", "tcsh"}, {"completion", "bash", "zsh"},
 	} {
 		s.do(line...)
 	}
+	s.page().do("help", "bogus")
+	s.page().do("lease", "bogus")
+	s.page().do("")
+	s.do("--version")
 	s.page().do("member", "--help", "list")
 	s.page().do("endpoint", "-h", "health")
 	s.end(50)
@@ -76,6 +83,7 @@ func TestEnvironment(t *testing.T) {
 	s.with("ETCDCTL_API=3", "ETCDCTL_UNKNOWN=x y").do("get", "k")
 	s.with("ETCDCTL_WRITE_OUT=json").do("get", "k", "-w", "json")
 	s.with("ETCDCTL_WRITE_OUT=bogus").do("get", "k")
+	s.with("ETCDCTL_CACERT=absent.pem").do("get", "k")
 	s.with("ETCDCTL_WATCH_KEY=x").do("get", "k")
 	s.with("ETCDCTL_PREFIX=true").do("get", "k")
 	s.elsewhere().with("ETCDCTL_ENDPOINTS=$EP").do("get", "k", "--endpoints", "$EP")

@@ -8,6 +8,8 @@
 
 mod fields;
 mod json;
+#[cfg(test)]
+mod print_test;
 mod protobuf;
 mod simple;
 mod table;
