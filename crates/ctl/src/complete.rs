@@ -33,6 +33,8 @@ pub fn answer(words: &[Vec<u8>]) -> String {
                 }
             }
             _ if current.starts_with('-') => flag_names(&known, &current),
+            // Arguments are the user's: a key, an id, a file.
+            _ if is_leaf(&found.path) => return files,
             _ => words_of(&found.path, &current),
         },
     };
@@ -79,6 +81,11 @@ fn flag_names(known: &[Flag], current: &str) -> Vec<Candidate> {
     names.filter(|(name, _)| name.starts_with(current)).collect()
 }
 
+fn is_leaf(path: &[&'static Spec]) -> bool {
+    let here = path[path.len() - 1];
+    here.children.is_empty() && here.choices.is_empty()
+}
+
 /// Commands below, or the arguments that the command can have.
 fn words_of(path: &[&'static Spec], current: &str) -> Vec<Candidate> {
     let here = path[path.len() - 1];
@@ -112,6 +119,7 @@ mod tests {
         assert_eq!(names("completion p"), "powershell :4");
         assert_eq!(names("--cacert x"), ":0");
         assert_eq!(names("put k -- x"), ":0");
+        assert_eq!(names("snapshot save x"), ":0");
         assert!(answer(&[b"ver".to_vec()]).starts_with("version\tShows"));
     }
 }
