@@ -22,6 +22,16 @@ func bad(kind, name string, args ...string) start {
 	return start{kind: kind, name: name, args: args}
 }
 
+// worded is a case whose message ours words in its own way; it must end as
+// etcd does and say these things.
+func worded(c start, end, why string, says ...string) start {
+	c.ours = &ours{why: why, end: end, says: says}
+	return c
+}
+
+// system is the reason for messages about files.
+const system = "the words are those of the operating system's call"
+
 // only is bad without the usual flags: it must be refused for its own flags.
 func only(kind, name string, args ...string) start {
 	return start{kind: kind, name: name, args: args, bare: true}
@@ -364,7 +374,7 @@ client-transport-security:
 		func() start {
 			c := file("a folder", usual)
 			c.args = []string{"--config-file={dir}"}
-			return c
+			return worded(c, "exit 1", system, "failed to verify flags | ", "{dir}: is a directory")
 		}(),
 		parser(file("no yaml", "neither: [{\n"), "error converting YAML to JSON: yaml: line "),
 		file("a list", "- a\n- b\n"),
@@ -577,10 +587,10 @@ func oldCases() []start {
 		taken(bad(k, "experimental gate", "--experimental-enable-lease-checkpoint=true"), "experimental-enable-lease-checkpoint"),
 		taken(bad(k, "experimental corrupt check", "--experimental-initial-corrupt-check=true"), "experimental-initial-corrupt-check"),
 		taken(bad(k, "experimental warning", "--experimental-warning-apply-duration=1s"), "experimental-warning-apply-duration"),
-		taken(bad(k, "capnslog", "--logger=capnslog"), "capnslog"),
+		bad(k, "capnslog", "--logger=capnslog"),
 		taken(bad(k, "proxy off", "--proxy=off"), "proxy"),
 		taken(bad(k, "debug", "--debug=true"), "debug"),
-		bad(k, "discovery url", "--discovery=https://discovery.example/abc"),
+		worded(bad(k, "discovery url", "--discovery=https://discovery.example/abc"), "exit 1", "its users are told that the service is gone", "--discovery=https://discovery.example/abc"),
 	}
 }
 
@@ -613,9 +623,9 @@ func dirCases() []start {
 		prep(good(k, "other things beside"), mkdir("data/lost+found")),
 		good(k, "relative", "--data-dir=here"),
 		unnamed,
-		prep(bad(k, "a file in the way"), inTheWay),
+		worded(prep(bad(k, "a file in the way"), inTheWay), "exit 1", system, "failed to list data directory | ", "{dir}/data: not a directory"),
 		prep(bad(k, "member and proxy"), mkdir("data/member", "data/proxy")),
 		prep(bad(k, "only proxy"), mkdir("data/proxy")),
-		prep(bad(k, "log folder is a file", "--wal-dir={dir}/data"), inTheWay),
+		worded(prep(bad(k, "log folder is a file", "--wal-dir={dir}/data"), inTheWay), "exit 1", system, "failed to list data directory | ", "{dir}/data: not a directory"),
 	}
 }
