@@ -91,5 +91,14 @@ func TestGateway(t *testing.T) {
 		answer := map[string]any{}
 		s.check(json.Unmarshal(bytes.TrimSpace(out), &answer), "curl's JSON")
 		s.note("curl: %s", plain(answer))
+		// Who hangs up leaves the line.
+		s.lease(3, 600)
+		hasty := exec.CommandContext(s.ctx, "curl", "-s", "-m", "1", "-X", "POST", "-d", fmt.Sprintf(`{"name":%q,"lease":"3"}`, b64("curl")),
+			s.server.ClientURL+"/v3/lock/lock")
+		s.check(hasty.Start(), "curl")
+		s.awaitKeys("curl/", 2)
+		s.note("curl gives up: %v", hasty.Wait())
+		s.awaitKeys("curl/", 1)
+		s.keys("curl/")
 	})
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use milepost_machine::{Database, DatabaseError};
@@ -37,7 +37,12 @@ enum Piece {
 /// Streams the file, then its SHA-256.
 pub(crate) async fn snapshot(stage: Stage, request: Result<pb::SnapshotRequest, Status>) -> Status {
     let done = match request {
-        Ok(pb::SnapshotRequest {}) => stream(&stage).await,
+        Ok(pb::SnapshotRequest {}) => {
+            let started = Instant::now();
+            let done = stream(&stage).await;
+            stage.door.metrics.snapshot.observe(started.elapsed());
+            done
+        }
         Err(status) => Err(status),
     };
     done.err().unwrap_or(Status::new(Code::Ok, ""))

@@ -15,6 +15,7 @@ static REQUEST_BOUNDS: [f64; 14] = doubling(0.001);
 
 static RANGE_BOUNDS: [f64; 20] = doubling(0.0001);
 static HASH_BOUNDS: [f64; 15] = doubling(0.01);
+static SNAPSHOT_BOUNDS: [f64; 17] = doubling(0.01);
 static SEND_BOUNDS: [f64; 14] = doubling(0.001);
 
 static LEASE_BOUNDS: [f64; 24] = doubling(1.0);
@@ -102,6 +103,7 @@ pub(crate) struct DoorMetrics {
     /// Reading one range: refused, done.
     pub(crate) ranges: [Timings<20>; 2],
     pub(crate) hash: Timings<15>,
+    pub(crate) snapshot: Timings<17>,
     pub(crate) hash_by_revision: Timings<15>,
     pub(crate) watch_sends: WatchSends,
     pub(crate) leases_granted: Tally,
@@ -132,6 +134,7 @@ impl DoorMetrics {
             put_bytes: Tally::default(),
             ranges: std::array::from_fn(|_| Timings::new(&RANGE_BOUNDS)),
             hash: Timings::new(&HASH_BOUNDS),
+            snapshot: Timings::new(&SNAPSHOT_BOUNDS),
             hash_by_revision: Timings::new(&HASH_BOUNDS),
             watch_sends: WatchSends::new(),
             leases_granted: Tally::default(),

@@ -220,6 +220,8 @@ impl Page {
         self.times(text, "etcd_mvcc_hash_duration_seconds", help, |door| &door.hash);
         let help = "The latency distribution of storage hash by revision operation.";
         self.times(text, "etcd_mvcc_hash_rev_duration_seconds", help, |door| &door.hash_by_revision);
+        let help = "The latency distribution of backend snapshots.";
+        self.times(text, "etcd_disk_backend_snapshot_duration_seconds", help, |door| &door.snapshot);
         let name = "etcd_server_range_duration_seconds";
         text.family(name, "histogram", "The latency distributions of txn.Range");
         for (success, label) in ["false", "true"].into_iter().enumerate() {
