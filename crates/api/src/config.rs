@@ -105,10 +105,15 @@ pub struct Limits {
     pub max_connections: usize,
     /// How often an idle connection is pinged (`--grpc-keepalive-interval`); zero: never.
     pub keepalive_interval: Duration,
-    /// A client that pings more often than this is sent away (`--grpc-keepalive-min-time`); zero: it may.
+    /// A client that pings more often than this is sent away (`--grpc-keepalive-min-time`); zero: than
+    /// every five minutes.
     pub keepalive_min_time: Duration,
     /// How long a ping may stay unanswered (`--grpc-keepalive-timeout`).
     pub keepalive_timeout: Duration,
+    /// How long a client may take with its first bytes.
+    pub greeting: Duration,
+    /// A client with a large answer on its way must take some of it within this.
+    pub slow_read: Duration,
     /// Base of the time that an answer may take.
     pub election_timeout: Duration,
     /// Time between two progress replies of a watcher that asked for them (`--watch-progress-notify-interval`).
@@ -148,6 +153,8 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_min_time: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(20),
+            greeting: Duration::from_secs(120),
+            slow_read: Duration::from_secs(300),
             election_timeout: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),
             slow_unary: Duration::from_millis(300),

@@ -18,8 +18,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(role: Role, seat: Seat) -> Self {
-        Self { role, is_tls: false, _seat: seat }
+    pub(crate) fn new(role: Role, is_tls: bool, seat: Seat) -> Self {
+        Self { role, is_tls, _seat: seat }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::door::Door;
 use crate::hall::{Entrance, Hall};
 use crate::listen::{self, Bound};
 use crate::metrics::{DoorMetrics, Page};
+use crate::tls::Keeper;
 
 /// Why the doors cannot open.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum DoorError {
         /// The name.
         host: String,
     },
+    /// Certificates or rules of TLS are no good: which, and why.
+    #[error("{0}")]
+    Tls(String),
     /// A listener speaks TLS and there is no certificate.
     #[error("TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme")]
     NoCertificate(String),
@@ -55,6 +59,7 @@ pub struct Doors {
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Doors {
@@ -67,9 +72,14 @@ impl Doors {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        if let Some(listener) = config.listeners.iter().find(|listener| listener.is_tls) {
-            return Err(DoorError::NoCertificate(listener.to_string()));
-        }
+        let keeper = match (&config.tls, config.listeners.iter().find(|listener| listener.is_tls)) {
+            (_, None) => None,
+            (None, Some(listener)) => return Err(DoorError::NoCertificate(listener.to_string())),
+            (Some(settings), Some(_)) => {
+                let keeper = Keeper::new(settings.clone(), Arc::clone(&config.log)).map_err(DoorError::Tls)?;
+                Some(Arc::new(keeper))
+            }
+        };
         let mut per_door: Vec<Vec<(Bound, Ways)>> = (0..count).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for (place, ways) in places(&config.listeners) {
@@ -85,12 +95,13 @@ impl Doors {
         let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
         let serving = Arc::new(watch::Sender::new(true));
         let (stop, stopped) = watch::channel(None);
-        let mut doors = Self { stop, threads: Vec::new(), addresses };
+        let mut doors = Self { stop, threads: Vec::new(), addresses, keeper: keeper.clone() };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
             let seed = Seed {
                 listeners,
                 config: Arc::clone(&config),
                 backend: Arc::clone(&backend),
+                keeper: keeper.clone(),
                 metrics,
                 page: Arc::clone(&page),
                 serving: Arc::clone(&serving),
@@ -110,6 +121,13 @@ impl Doors {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What reads certificates, authorities and revocations again, changed or not (SIGHUP). Handshakes notice changed
+    /// files by themselves.
+    pub fn tls_reloader(&self) -> impl Fn() + Send + 'static {
+        let keeper = self.keeper.clone();
+        move || keeper.iter().for_each(|keeper| keeper.reload())
     }
 
     /// Accepts nobody any more, ends streams, and waits up to `patience` for requests under way.
@@ -177,6 +195,7 @@ struct Seed {
     listeners: Vec<(Bound, Ways)>,
     config: Arc<ApiConfig>,
     backend: Arc<dyn Backend>,
+    keeper: Option<Arc<Keeper>>,
     metrics: Arc<DoorMetrics>,
     page: Arc<Page>,
     serving: Arc<watch::Sender<bool>>,
@@ -195,6 +214,8 @@ impl Seed {
             }
         };
         self.serve(&runtime, ready);
+        // Patience has ended, whatever still computes on a thread of its own: nobody waits for its answer.
+        runtime.shutdown_background();
     }
 
     fn serve(self, runtime: &LocalRuntime, ready: mpsc::Sender<io::Result<()>>) {
@@ -205,7 +226,7 @@ impl Seed {
             spawn(completions::sweep(Rc::clone(&door.slots), move |now| observer.note_leader(now)));
             spawn(Rc::clone(&door).flush_reads());
             spawn(Rc::clone(&door).watch_leader());
-            let hall = Rc::new(Hall::new(door, self.sockets, self.stopped));
+            let hall = Rc::new(Hall::new(door, self.keeper, self.sockets, self.stopped));
             let opened: io::Result<Vec<Entrance>> =
                 self.listeners.into_iter().map(|(bound, ways)| Entrance::new(bound, ways)).collect();
             match opened {

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use crate::authority::Mended;
@@ -24,7 +24,10 @@ use crate::connection::{Connection, Seat, Seats};
 use crate::door::Door;
 use crate::doors::Ways;
 use crate::grpc::Opening;
+use crate::guard::{Debt, Guarded};
 use crate::listen::Bound;
+use crate::tls::{self, Demands, Keeper};
+use crate::wire::Wire;
 use crate::{grpc, http as plain};
 
 /// Window of one stream: a message of the default limit fits without waiting for an update.
@@ -40,6 +43,8 @@ const HEADERS_MAX: u32 = 256 * 1024;
 const PENDING_RESETS: usize = 4096;
 /// A client may think this long before it sends the headers of an HTTP/1 request. Source: `facts/http.md` §4.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Least time between two pings if no other is given. Source: grpc-go `defaultServerKeepalivePolicy`.
+const PING_DISTANCE: Duration = Duration::from_secs(300);
 /// Pause after `accept` failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -91,11 +96,12 @@ impl Builders {
         Self { either: new(), http1: new().http1_only(), http2: new().http2_only() }
     }
 
-    fn of(&self, connection: &Connection) -> &auto::Builder<LocalExecutor> {
-        match connection.role {
-            Role::Grpc => &self.http2,
-            Role::Mixed => &self.either,
-            Role::Http | Role::Metrics => &self.http1,
+    /// With TLS, ALPN has settled it: `is_http2`.
+    fn of(&self, role: Role, is_http2: Option<bool>) -> &auto::Builder<LocalExecutor> {
+        match (role, is_http2) {
+            (Role::Grpc, _) | (_, Some(true)) => &self.http2,
+            (Role::Mixed, None) => &self.either,
+            (Role::Http | Role::Metrics, None) | (_, Some(false)) => &self.http1,
         }
     }
 }
@@ -120,64 +126,17 @@ impl Entrance {
         Ok(Self { socket, ways })
     }
 
-    async fn accept(&self) -> io::Result<Wire> {
+    async fn accept(&self) -> io::Result<(Wire, Option<SocketAddr>)> {
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote) = listener.accept().await?;
                 // Small answers must not wait for the client's acknowledgement. A socket that is already closed
                 // refuses, and the connection ends by itself.
                 let _ = stream.set_nodelay(true);
-                Ok(Wire::Tcp(stream))
+                Ok((stream.into(), Some(remote)))
             }
-            Socket::Unix(listener) => listener.accept().await.map(|(stream, _)| Wire::Unix(stream)),
+            Socket::Unix(listener) => listener.accept().await.map(|(stream, _)| (stream.into(), None)),
         }
-    }
-}
-
-/// An accepted socket.
-enum Wire {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-macro_rules! on_wire {
-    ($wire:expr, $stream:ident => $call:expr) => {
-        match $wire {
-            Wire::Tcp($stream) => $call,
-            Wire::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_wire!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, out))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on_wire!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        on_wire!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        on_wire!(self, stream => stream.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_wire!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_wire!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
 
@@ -185,14 +144,21 @@ impl AsyncWrite for Wire {
 pub(crate) struct Hall {
     builders: Builders,
     door: Rc<Door>,
+    keeper: Option<Arc<Keeper>>,
     sockets: Arc<Semaphore>,
     stopped: watch::Receiver<Option<Instant>>,
     seats: Rc<Seats>,
 }
 
 impl Hall {
-    pub(crate) fn new(door: Rc<Door>, sockets: Arc<Semaphore>, stopped: watch::Receiver<Option<Instant>>) -> Self {
-        Self { builders: Builders::new(&door.config.limits), door, sockets, stopped, seats: Rc::default() }
+    pub(crate) fn new(
+        door: Rc<Door>,
+        keeper: Option<Arc<Keeper>>,
+        sockets: Arc<Semaphore>,
+        stopped: watch::Receiver<Option<Instant>>,
+    ) -> Self {
+        let builders = Builders::new(&door.config.limits);
+        Self { builders, door, keeper, sockets, stopped, seats: Rc::default() }
     }
 
     /// Serves until the doors are stopped and the last connection is gone, or patience ends.
@@ -213,7 +179,7 @@ impl Hall {
 
     async fn accept(self: Rc<Self>, entrance: Entrance) {
         loop {
-            let Ok(wire) = entrance.accept().await else {
+            let Ok((wire, remote)) = entrance.accept().await else {
                 // The client gave up, or there are no descriptors left: the next one may do better.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -221,38 +187,97 @@ impl Hall {
             // Waits with one guest at the threshold. Taken before accepting, a quiet door would keep a place from a
             // busy one.
             let Ok(socket) = Arc::clone(&self.sockets).acquire_owned().await else { return };
-            spawn(Rc::clone(&self).host(wire, entrance.ways, self.seats.take(socket)));
+            spawn(Rc::clone(&self).host(wire, remote, entrance.ways, self.seats.take(socket)));
         }
     }
 
     /// Finds out what kind of connection this is, and serves it to its end.
-    async fn host(self: Rc<Self>, wire: Wire, ways: Ways, seat: Seat) {
-        if let Some(role) = ways.plain {
-            self.attend(wire, Rc::new(Connection::new(role, seat))).await;
+    async fn host(self: Rc<Self>, mut wire: Wire, remote: Option<SocketAddr>, ways: Ways, seat: Seat) {
+        let is_tls = match (ways.plain, ways.tls) {
+            (Some(_), Some(_)) => match self.unless_stopped(wire.begins_tls()).await {
+                Some(is_tls) => is_tls,
+                None => return,
+            },
+            (_, tls) => tls.is_some(),
+        };
+        match ways {
+            Ways { tls: Some(role), .. } if is_tls => self.host_tls(wire, remote, role, seat).await,
+            Ways { plain: Some(role), .. } => {
+                self.attend(wire, None, Rc::new(Connection::new(role, false, seat))).await;
+            }
+            // No listener is neither.
+            Ways { .. } => {}
         }
     }
 
-    async fn attend(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, connection: Rc<Connection>) {
+    async fn host_tls(&self, wire: Wire, remote: Option<SocketAddr>, role: Role, seat: Seat) {
+        let Some(keeper) = &self.keeper else { return };
+        let demands = Demands { http2: role == Role::Grpc, own_address: role == Role::Metrics };
+        let shaking = tls::shake(keeper, &*self.door.config.log, wire, remote, demands);
+        if let Some(Some(guest)) = self.unless_stopped(shaking).await {
+            self.attend(guest.stream, Some(guest.is_http2), Rc::new(Connection::new(role, true, seat))).await;
+        }
+    }
+
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            out = future => Some(out),
+            _ = stopped.wait_for(Option::is_some) => None,
+        }
+    }
+
+    async fn attend(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        is_http2: Option<bool>,
+        connection: Rc<Connection>,
+    ) {
+        let (limits, debt) = (&self.door.config.limits, Arc::<Debt>::default());
         let service = service_fn(|request: Request<Incoming>| {
             let mut opening = open(&self.door, &connection, request);
+            let debt = Arc::clone(&debt);
             async move {
-                Ok::<_, Infallible>(match &mut opening {
+                let mut reply = match &mut opening {
                     Opening::Refused(reply) => std::mem::take(reply),
                     Opening::Unary(call) => call.answer().await,
                     Opening::Rare(future) => future.await,
-                })
+                };
+                reply.body_mut().owe(&debt);
+                Ok::<_, Infallible>(reply)
             }
         });
-        let builder = self.builders.of(&connection);
-        let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(Mended::new(io)), service));
+        let guarded = Guarded::new(io, limits.greeting, ping_distance(limits, &connection), Arc::clone(&debt));
+        let builder = self.builders.of(connection.role, is_http2);
+        let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(Mended::new(guarded)), service));
         let mut stopped = self.stopped.clone();
+        let ended = async {
+            tokio::select! {
+                // How a connection ends is the client's business; there is nobody to tell.
+                _ = serving.as_mut() => return,
+                _ = stopped.wait_for(Option::is_some) => serving.as_mut().graceful_shutdown(),
+            }
+            let _ = serving.await;
+        };
         tokio::select! {
-            // How a connection ends is the client's business; there is nobody to tell.
-            _ = serving.as_mut() => return,
-            _ = stopped.wait_for(Option::is_some) => serving.as_mut().graceful_shutdown(),
+            () = ended => {}
+            () = debt.is_ignored(limits.slow_read) => {
+                self.door.config.log.warn("closed the connection of a client that does not take its answers", &[]);
+            }
         }
-        let _ = serving.await;
     }
+}
+
+/// How far apart pings must be. In etcd it is gRPC's own server that insists, which TLS with pages goes past.
+/// Source: `facts/http.md` §6.
+fn ping_distance(limits: &Limits, connection: &Connection) -> Option<Duration> {
+    let is_enforced = match connection.role {
+        Role::Grpc => true,
+        Role::Mixed => !connection.is_tls,
+        Role::Http | Role::Metrics => false,
+    };
+    let distance = if limits.keepalive_min_time.is_zero() { PING_DISTANCE } else { limits.keepalive_min_time };
+    is_enforced.then_some(distance)
 }
 
 /// gRPC or pages. Source: `facts/http.md` §5.

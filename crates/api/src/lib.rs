@@ -1,7 +1,7 @@
 //! Client doors: whatever knocks on the client port is answered here.
 //!
 //! ```text
-//!  client ──► listener (one per core, same port) ──► connection (authority/, then hyper: HTTP/1 or HTTP/2)
+//!  client ──► listener (one per core, same port) ──► tls/ ──► guard/, authority/, hyper: HTTP/1 or HTTP/2
 //!                                                      │ HTTP/2                 │ HTTP/1
 //!                                                    grpc/  framing, status   http/  pages    gateway/  JSON
 //!                                                      └──────► handlers/ ◄──────────────────────┘
@@ -26,6 +26,7 @@ mod door;
 mod doors;
 mod gateway;
 mod grpc;
+mod guard;
 mod hall;
 mod handlers;
 mod http;
@@ -33,6 +34,7 @@ mod listen;
 mod metrics;
 mod status;
 mod tls;
+mod wire;
 
 pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};

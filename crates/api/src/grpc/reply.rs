@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::guard::Debt;
 use crate::status::{Code, Status};
 
 /// The body of every answer, gRPC or HTTP.
@@ -26,6 +28,15 @@ pub(crate) enum ReplyBody {
     Stream(Pin<Box<dyn StreamBody>>),
     /// Bytes of an HTTP answer as they come.
     Http(Pin<Box<dyn HttpBody>>),
+}
+
+impl ReplyBody {
+    /// Counts a whole answer until it is written. What is made while it is sent is not made for who does not take it.
+    pub(crate) fn owe(&mut self, debt: &Arc<Debt>) {
+        if let Self::Plain(bytes) | Self::Unary(bytes) = self {
+            *bytes = debt.owe(std::mem::take(bytes));
+        }
+    }
 }
 
 /// An HTTP answer that is made while it is sent.

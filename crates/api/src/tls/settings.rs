@@ -30,6 +30,14 @@ pub struct TlsSettings {
     pub max_version: Option<TlsVersion>,
 }
 
+impl TlsSettings {
+    /// Whether clients must show a certificate.
+    #[must_use]
+    pub fn demands_certificate(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca_file.is_some()
+    }
+}
+
 /// A version of TLS; older ones are not spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {

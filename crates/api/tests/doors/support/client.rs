@@ -7,6 +7,7 @@ use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use milepost_proto::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Code and message of a call that failed.
@@ -21,7 +22,11 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).await.expect("somebody listens");
+        Self::over(TcpStream::connect(address).await.expect("somebody listens")).await
+    }
+
+    /// HTTP/2 over `socket`.
+    pub async fn over(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (connection, driver) = h2::client::Builder::new()
             // Hundreds of small answers at once are what a test may ask for.
             .data_frame_budget(1 << 20)
