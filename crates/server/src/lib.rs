@@ -10,6 +10,7 @@
 
 pub mod config;
 
+mod auto_tls;
 mod data_dir;
 mod log;
 mod peer_port;

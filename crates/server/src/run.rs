@@ -187,7 +187,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     start::say_served(&config, &**log);
     ready::tell(&**log);
     start::greet(&config, is_bare);
-    match wait(&node, signals) {
+    match wait(&node, signals, doors.tls_reloader()) {
         Stop::Signal(signal) => Ok(shut_down(&config, log, doors, &node, signal)),
         Stop::Stopped(reason) => {
             doors.stop(Duration::ZERO);
@@ -222,10 +222,6 @@ fn refuse_unserved(config: &Config) -> Result<(), Refusal> {
             format!("--listen-peer-urls={}: TLS has no effect in this version of Milepost", url.as_str()),
             "there are no other members to speak to yet: use http, and keep the port on this machine",
         ));
-    }
-    let clients = [&addresses.listen_client, &addresses.listen_http, &addresses.listen_metrics];
-    if let Some(url) = clients.into_iter().flatten().find(|url| url.is_tls()) {
-        return Err(Refusal::new(format!("{} is not served yet by this version", url.as_str()), "use http"));
     }
     Ok(())
 }
@@ -309,12 +305,12 @@ fn lock_memory(log: &dyn Log) -> Result<(), End> {
     Ok(())
 }
 
-fn wait(node: &Node, signals: signals::Signals) -> Stop {
+fn wait(node: &Node, signals: signals::Signals, on_hangup: impl Fn() + Send + 'static) -> Stop {
     let (tell, end) = mpsc::channel();
     let (node, told) = (node.clone(), tell.clone());
     // Both threads end with the process; whichever speaks first decides.
     std::thread::spawn(move || told.send(Stop::Stopped(node.wait_stopped())));
-    std::thread::spawn(move || tell.send(Stop::Signal(signals.wait())));
+    std::thread::spawn(move || tell.send(Stop::Signal(signals.wait(on_hangup))));
     end.recv().unwrap_or(Stop::Stopped(StopReason::Asked))
 }
 

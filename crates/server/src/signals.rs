@@ -1,33 +1,39 @@
-//! SIGTERM and SIGINT: caught, waited for, and died by.
+//! SIGTERM and SIGINT: caught, waited for, and died by. SIGHUP: files are read again.
 
 use std::io;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 
-/// The signals that end a member, caught from now on.
+/// The signals that end a member, and the one that does not, caught from now on.
 pub struct Signals {
     caught: Caught,
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT.
+    /// Catches SIGTERM, SIGINT and SIGHUP.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self { caught: Caught::new([SIGTERM, SIGINT])? })
+        Ok(Self { caught: Caught::new([SIGTERM, SIGINT, SIGHUP])? })
     }
 
-    /// A signal that has come already.
+    /// A signal to end that has come already.
     pub fn pending(&mut self) -> Option<i32> {
-        self.caught.pending().next()
+        self.caught.pending().find(|signal| *signal != SIGHUP)
     }
 
-    /// Blocks until one comes.
+    /// Blocks until one comes that ends the member; `on_hangup` is called for each SIGHUP.
     #[must_use]
-    pub fn wait(mut self) -> i32 {
-        self.caught.forever().next().unwrap_or(SIGTERM)
+    pub fn wait(mut self, on_hangup: impl Fn()) -> i32 {
+        for signal in self.caught.forever() {
+            match signal {
+                SIGHUP => on_hangup(),
+                signal => return signal,
+            }
+        }
+        SIGTERM
     }
 }
 

@@ -9,6 +9,7 @@ use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Log, Value};
 use milepost_node::{NoLetters, NodeConfig, World};
 
+use crate::auto_tls::{self, Pair};
 use crate::config::cluster::Members;
 use crate::config::security::Security;
 use crate::config::settings::Refusal;
@@ -150,6 +151,7 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Refusal> {
     for url in clients.into_iter().flatten() {
         check_certificates(url, security, log)?;
     }
+    let pair = certificates(config, log)?;
     let all = [&config.addresses.listen_client, &config.addresses.listen_http, &config.addresses.listen_metrics];
     if !all.into_iter().flatten().any(Url::is_tls) {
         return Ok(None);
@@ -160,8 +162,8 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Refusal> {
         text => text.parse().map(Some).map_err(|why: String| Refusal::from(why)),
     };
     Ok(Some(TlsSettings {
-        cert_file: security.cert_file.clone().into(),
-        key_file: security.key_file.clone().into(),
+        cert_file: pair.cert,
+        key_file: pair.key,
         trusted_ca_file: file(&security.trusted_ca_file),
         client_cert_auth: security.client_cert_auth,
         crl_file: file(&security.crl_file),
@@ -171,6 +173,21 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Refusal> {
         min_version: version(&security.tls_min)?,
         max_version: version(&security.tls_max)?,
     }))
+}
+
+/// The server's certificate: given, or made here. Source: etcd `Config.ClientSelfCert`.
+fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Refusal> {
+    let (security, addresses) = (&config.security, &config.addresses);
+    if security.has_files() || !security.auto_tls {
+        if security.auto_tls {
+            log.warn("ignoring client auto TLS since certs given", &[]);
+        }
+        return Ok(Pair { cert: security.cert_file.clone().into(), key: security.key_file.clone().into() });
+    }
+    let urls = addresses.listen_client.iter().chain(&addresses.listen_http).filter(|url| !url.is_unix());
+    let hosts: Vec<String> = urls.map(|url| url.host.clone()).collect();
+    let dir = config.data_dir.join("fixtures").join("client");
+    Ok(auto_tls::pair(&dir, &hosts, security.self_signed_years, log)?)
 }
 
 /// Does the URL fit the certificates that are given, or not given?
