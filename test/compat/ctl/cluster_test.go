@@ -57,5 +57,20 @@ func TestClusterChanges(t *testing.T) {
 	s.tool().do("downgrade", "validate", "3.6.0", "-w", "fields")
 	s.tool().do("downgrade", "validate", "3.6.0", "-w", "protobuf")
 	s.tool().do("downgrade", "cancel")
-	s.end(12)
+
+	// A learner has no vote: the cluster of one goes on.
+	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:2,http://127.0.0.1:3")
+	s.tool().do("member", "add", "three", "--learner", "--peer-urls=http://127.0.0.1:2")
+	for _, format := range [][]string{{}, {"-w=json"}, {"-w=fields"}, {"-w=table"}, {"--hex", "-w=json"}, {"--hex", "-w=fields"}} {
+		s.tool().unordered().do(append(format, "member", "list")...)
+	}
+	s.tool().do("member", "promote", "$MEMBER1")
+	s.tool().do("member", "update", "$MEMBER1", "--peer-urls=http://127.0.0.1:4")
+	s.tool().do("member", "remove", "$MEMBER1")
+	s.tool().do("member", "remove", "$MEMBER1")
+	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:5", "-w", "json", "--hex")
+	s.tool().do("member", "remove", "$MEMBER2", "-w", "json", "--hex")
+	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:6", "-w", "json")
+	s.tool().do("member", "remove", "$MEMBER3", "-w", "fields")
+	s.end(27)
 }

@@ -64,6 +64,9 @@ var (
 	// input is no terminal.
 	sttyLine = regexp.MustCompile(`(?m)^stty: .*\n`)
 
+	memberList     = regexp.MustCompile(`"members":\[\{.*\}\]`)
+	initialCluster = regexp.MustCompile(`ETCD_INITIAL_CLUSTER=".*"`)
+
 	flagLine    = regexp.MustCompile(`^(\s+(?:-\w, )?--[\w-]+(?: [a-z]+)?)\s{3}.*?( \(default .*\))?$`)
 	commandLine = regexp.MustCompile(`^(  [a-z-]+) .*$`)
 )
@@ -80,6 +83,12 @@ func (p *pair) normalText(s step, text string) string {
 		text = strings.ReplaceAll(text, fmt.Sprintf("%016x", id), name)
 		text = strings.ReplaceAll(text, fmt.Sprint(id), name)
 	}
+	for i, id := range p.members {
+		name := fmt.Sprintf("MEMBER%d", i+1)
+		text = strings.ReplaceAll(text, fmt.Sprintf("%16x", id), name)
+		text = strings.ReplaceAll(text, fmt.Sprintf("%x", id), name)
+		text = strings.ReplaceAll(text, fmt.Sprint(id), name)
+	}
 	if s.squeezed {
 		text = squeeze(text)
 	}
@@ -93,6 +102,13 @@ func (p *pair) normalText(s step, text string) string {
 	text = unmarshaled.ReplaceAllString(text, "$1")
 	text = sttyLine.ReplaceAllString(text, "")
 	text = alarmText.ReplaceAllString(text, "$1  $2")
+	// Members come in the order of their ids, and those of new ones are chance.
+	text = memberList.ReplaceAllStringFunc(text, func(list string) string {
+		return sorted(list, `"members":[{`, "},{", `}]`)
+	})
+	text = initialCluster.ReplaceAllStringFunc(text, func(list string) string {
+		return sorted(list, `ETCD_INITIAL_CLUSTER="`, ",", `"`)
+	})
 	if s.unordered {
 		lines := strings.Split(text, "\n")
 		slices.Sort(lines)
@@ -102,6 +118,13 @@ func (p *pair) normalText(s step, text string) string {
 		text = frameOf(text)
 	}
 	return text
+}
+
+// sorted puts the parts of a list in order.
+func sorted(list, open, between, end string) string {
+	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(list, open), end), between)
+	slices.Sort(parts)
+	return open + strings.Join(parts, between) + end
 }
 
 // squeeze takes the widths out of a table whose cells hold times or sizes.

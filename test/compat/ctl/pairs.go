@@ -37,7 +37,9 @@ type pair struct {
 	server *harness.Server
 	// leases are the ids that its server has granted, in order.
 	leases []int64
-	dir    string
+	// members are the ids of members that were added; they come from the clock.
+	members []uint64
+	dir     string
 }
 
 // result is what one command line came to.
@@ -101,6 +103,9 @@ func (p *pair) expand(text string) string {
 	text = strings.ReplaceAll(text, "$EP", p.endpoint())
 	for i := len(p.leases) - 1; i >= 0; i-- {
 		text = strings.ReplaceAll(text, fmt.Sprintf("$LEASE%d", i+1), fmt.Sprintf("%016x", p.leases[i]))
+	}
+	for i, id := range p.members {
+		text = strings.ReplaceAll(text, fmt.Sprintf("$MEMBER%d", i+1), fmt.Sprintf("%x", id))
 	}
 	return text
 }

@@ -89,6 +89,28 @@ func (s *script) grants(args ...string) {
 	})
 }
 
+var added = regexp.MustCompile(`Member +([0-9a-f]+) added|"member":\{"ID":(?:(\d+)|"([0-9a-f]+)")`)
+
+// adds runs a line that adds a member, and remembers its id for $MEMBERn. Our
+// server has no such line yet.
+func (s *script) adds(args ...string) {
+	s.t.Helper()
+	s.next.toolOnly = true
+	s.compare(args, func(p *pair, r result) error {
+		match := added.FindStringSubmatch(r.out)
+		if match == nil {
+			return fmt.Errorf("no member in %q, %q", r.out, r.errs)
+		}
+		base, text := 16, match[1]+match[3]
+		if text == "" {
+			base, text = 10, match[2]
+		}
+		id, err := strconv.ParseUint(text, base, 64)
+		p.members = append(p.members, id)
+		return err
+	})
+}
+
 // do runs a line.
 func (s *script) do(args ...string) {
 	s.t.Helper()
