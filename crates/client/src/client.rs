@@ -36,7 +36,9 @@ struct Inner {
     tls: Option<TlsDialler>,
     token: Arc<Mutex<Option<HeaderValue>>>,
     balancer: Balancer,
-    target: String,
+    first: Endpoint,
+    /// What its connections use: the first endpoint's scheme may have the last word.
+    dialler: Option<TlsDialler>,
 }
 
 impl Client {
@@ -70,7 +72,7 @@ impl Client {
     fn with(config: Config, tls: Option<TlsDialler>, token: Arc<Mutex<Option<HeaderValue>>>) -> Result<Client, Error> {
         let endpoints: Vec<Endpoint> = config.endpoints.iter().map(|text| Endpoint::of(text)).collect();
         let first = endpoints.first().ok_or_else(|| Error::client("etcdclient: no available endpoints"))?;
-        let target = first.authority.clone();
+        let first = first.clone();
         // The first endpoint decides for all of them, as in etcd's client.
         let wish = first.tls;
         let dialler = match (wish, tls.clone()) {
@@ -86,8 +88,12 @@ impl Client {
             },
             timeout: config.keepalive_timeout,
         };
-        let balancer = Balancer::new(endpoints, dialler, keepalive);
-        Ok(Client(Arc::new(Inner { config, tls, token, balancer, target })))
+        let balancer = Balancer::new(endpoints, dialler.clone(), keepalive);
+        Ok(Client(Arc::new(Inner { config, tls, token, balancer, first, dialler })))
+    }
+
+    pub(crate) fn first_endpoint(&self) -> (&Endpoint, Option<&TlsDialler>) {
+        (&self.0.first, self.0.dialler.as_ref())
     }
 
     /// The endpoints, as they were given.
@@ -171,7 +177,7 @@ impl Client {
 
     fn tell(&self, method: &Method, attempt: u32, peer: Option<&str>, error: &Error) {
         if let Some(watcher) = &self.0.config.watcher {
-            watcher(&FailedAttempt { target: &self.0.target, peer, method: method.path, attempt, error });
+            watcher(&FailedAttempt { target: &self.0.first.authority, peer, method: method.path, attempt, error });
         }
     }
 

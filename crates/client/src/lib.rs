@@ -29,6 +29,7 @@ mod error;
 mod keepalive;
 mod line;
 mod method;
+mod page;
 mod services;
 mod stream;
 mod tls;

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -71,18 +72,29 @@ impl TlsDialler {
 
     /// Shakes hands with `name`, or with the name that was configured, and agrees on HTTP/2.
     pub(crate) async fn wrap(&self, pipe: Box<dyn Pipe>, name: &str) -> Result<Box<dyn Pipe>, String> {
-        let failed = |why: &dyn Display| {
-            format!("connection error: desc = \"transport: authentication handshake failed: {why}\"")
-        };
-        let config = self.config(&[H2]).map_err(|why| failed(&why))?;
-        let name = self.server_name.as_deref().unwrap_or(name);
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| failed(&format_args!("{name:?} is no host name: no certificate can carry it")))?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(|why| failed(&why))?;
+        let stream = self.connect(pipe, name, &[H2]).await?;
         if stream.get_ref().1.alpn_protocol() != Some(H2) {
-            return Err(failed(&"credentials: cannot check peer: missing selected ALPN property"));
+            return Err(failed("credentials: cannot check peer: missing selected ALPN property"));
         }
         Ok(Box::new(stream))
+    }
+
+    /// The same for HTTP/1, which servers speak when nothing is agreed on.
+    pub(crate) async fn wrap_http1(&self, pipe: Box<dyn Pipe>, name: &str) -> Result<Box<dyn Pipe>, String> {
+        Ok(Box::new(self.connect(pipe, name, &[]).await?))
+    }
+
+    async fn connect(
+        &self,
+        pipe: Box<dyn Pipe>,
+        name: &str,
+        protocols: &[&[u8]],
+    ) -> Result<TlsStream<Box<dyn Pipe>>, String> {
+        let config = self.config(protocols).map_err(failed)?;
+        let name = self.server_name.as_deref().unwrap_or(name);
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| failed(format_args!("{name:?} is no host name: no certificate can carry it")))?;
+        TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(failed)
     }
 
     fn config(&self, protocols: &[&[u8]]) -> Result<ClientConfig, String> {
@@ -100,6 +112,10 @@ impl TlsDialler {
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
+}
+
+fn failed(why: impl Display) -> String {
+    format!("connection error: desc = \"transport: authentication handshake failed: {why}\"")
 }
 
 fn read(file: &str) -> Result<Vec<u8>, String> {

@@ -164,3 +164,15 @@ fn no_endpoints_and_no_connection_are_told_apart() {
         assert_eq!(error.to_string(), "context deadline exceeded");
     });
 }
+
+#[test]
+fn a_servers_pages_can_be_read() {
+    run(async {
+        let server = Server::start();
+        let client = server.client().await;
+        let page = client.page("/metrics", soon()).await.unwrap();
+        assert!(page.contains("\nprocess_resident_memory_bytes "), "{page}");
+        let error = client.page("/nothing", soon()).await.unwrap_err();
+        assert!(error.to_string().contains("404"), "{error}");
+    });
+}

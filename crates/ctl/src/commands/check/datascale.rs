@@ -1,6 +1,6 @@
 //! `check datascale`: how much memory a server takes for so many keys.
 
-use milepost_client::Deadline;
+use milepost_client::{Client, Deadline};
 
 use super::load::{Load, Until};
 use super::{AUTO_COMPACT, AUTO_DEFRAG, LOAD, metrics};
@@ -36,8 +36,7 @@ async fn run(mut call: Call) -> Outcome {
     let clients = super::clients(&mut call, count).await?;
     let first = clients[0].clone();
     super::must_be_empty(&first, &prefix, &format!("etcdctl del --prefix {prefix}")).await?;
-    let endpoint = first.endpoints().first().cloned().unwrap_or_default();
-    let before = memory(&endpoint, "before").await?;
+    let before = memory(&first, "before").await?;
     out::line(format_args!(
         "Start data scale check for work load [{keys} key-value pairs, {} bytes per key-value, {count} concurrent \
          clients].",
@@ -45,7 +44,7 @@ async fn run(mut call: Call) -> Outcome {
     ))?;
     let load = Load { prefix: &prefix, key_bytes: HALF_BYTES, value_bytes: HALF_BYTES, until: Until::Count(keys) };
     let measured = super::load::run(&load, clients).await;
-    let after = memory(&endpoint, "after").await?;
+    let after = memory(&first, "after").await?;
     let revision = super::delete(&first, &prefix, Deadline::NEVER).await.map_err(Failure::rpc)?;
     if call.flags.bool("auto-compact") {
         super::compact(&first, revision).await?;
@@ -60,8 +59,8 @@ async fn run(mut call: Call) -> Outcome {
     out::line(format_args!("PASS: Approximate system memory used : {used:.2} MB."))
 }
 
-async fn memory(endpoint: &str, when: &str) -> Outcome<f64> {
-    match metrics::resident_bytes(endpoint).await {
+async fn memory(client: &Client, when: &str) -> Outcome<f64> {
+    match metrics::resident_bytes(client).await {
         Ok(bytes) => return Ok(bytes),
         Err(why) => out::line(format_args!("{why}"))?,
     }
