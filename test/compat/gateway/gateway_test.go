@@ -394,9 +394,9 @@ func count(kind string, status int) {
 // floors are the least numbers of requests of a kind that had to succeed
 // (status below 400) and to fail.
 var floors = map[string][2]int{
-	"route": {30, 80}, "older name": {10, 5}, "method": {40, 250}, "unknown": {4, 120}, "header": {25, 3}, "raw": {4, 12},
-	"range": {40, 15}, "broken": {1, 50}, "put": {10, 8}, "deleterange": {4, 1}, "txn": {15, 12}, "lease": {20, 5}, "compact": {2, 3},
-	"alarm": {7, 0}, "maintain": {8, 2}, "lock": {14, 6}, "random": {400, 20}, "lines": {9, 0}, "websocket": {9, 0}, "handshake": {6, 6}, "many": {400, 0},
+	"route": {25, 80}, "older name": {10, 5}, "method": {40, 250}, "unknown": {4, 120}, "header": {25, 3}, "raw": {4, 12},
+	"range": {40, 15}, "broken": {1, 50}, "put": {10, 8}, "deleterange": {4, 1}, "txn": {15, 12}, "lease": {18, 5}, "compact": {2, 3},
+	"alarm": {7, 0}, "maintain": {8, 2}, "lock": {14, 6}, "random": {400, 20}, "lines": {8, 0}, "websocket": {9, 0}, "handshake": {6, 6}, "many": {400, 0},
 	"health": {70, 60}, "alarm page": {80, 150}, "metrics port": {3, 30}, "metrics": {30, 10}, "host": {20, 80}, "origin": {50, 50},
 	"http port": {8, 5}, "grpc port": {0, 4}, "debug": {30, 50}, "version": {8, 30},
 }

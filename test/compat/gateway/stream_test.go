@@ -148,11 +148,11 @@ func scripts() []script {
 		{name: "negative revision", path: "/v3/watch", steps: []step{{say: watchKey("s", `,"start_revision":-1`), lines: 1}}},
 		{name: "empty range", path: "/v3/watch", steps: []step{{say: watchKey("s", `,"range_end":"`+b64("a")+`"`), lines: 1}}},
 		{name: "nothing asked first", path: "/v3/watch", steps: []step{{say: `{}`}, {say: watchKey("s", ""), lines: 1}}},
-		{name: "broken later", path: "/v3/watch", steps: []step{{say: watchKey("s", ""), lines: 1}, {say: "nonsense\n"}}},
+		{name: "broken later", by: "websocket", path: "/v3/watch", steps: []step{{say: watchKey("s", ""), lines: 1}, {say: "nonsense\n"}}},
 		{name: "keep alive", path: "/v3/lease/keepalive", ends: true, steps: []step{
 			{say: `{"ID":"21"}`, lines: 1}, {say: `{"ID":"21"}`, lines: 1}, {say: `{"ID":"404"}`, lines: 1},
 		}},
-		{name: "keep alive, broken later", path: "/v3/lease/keepalive", steps: []step{{say: `{"ID":"21"}`, lines: 1}, {say: "nonsense\n"}}},
+		{name: "keep alive, broken later", by: "websocket", path: "/v3/lease/keepalive", steps: []step{{say: `{"ID":"21"}`, lines: 1}, {say: "nonsense\n"}}},
 		{name: "observe", by: "lines", path: "/v3/election/observe", steps: []step{{say: `{"name":"` + b64("e") + `"}`, lines: 1}}},
 	}
 }
