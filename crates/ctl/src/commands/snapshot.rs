@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use milepost_client::{Client, Config, ConnectError, Deadline, Error};
+use sha2::{Digest as _, Sha256};
 
 use crate::call::Call;
 use crate::frame::{Group, Spec};
@@ -129,17 +130,15 @@ impl Part {
         let mut piece = pieces.next().await.map_err(told)?;
         log::info("fetching snapshot", vec![("endpoint", endpoint.into())]);
         let version = piece.as_ref().map(|piece| piece.version.clone()).unwrap_or_default();
-        let mut size = 0;
+        let mut sum = Sum::default();
         let failed = |why: String| format!("could not write snapshot: {why}");
         while let Some(received) = piece {
             (&self.file).write_all(&received.blob).map_err(|error| failed(words(&error)))?;
-            size += received.blob.len() as u64;
+            sum.take(&received.blob);
             piece = pieces.next().await.map_err(|error| failed(told(error)))?;
         }
         log::info_of("client", "completed snapshot read; closing", Vec::new());
-        if size % SECTOR != DIGEST {
-            return Err(format!("sha256 checksum not found [bytes: {size}]"));
-        }
+        let size = sum.check()?;
         Ok((size, version))
     }
 
@@ -147,7 +146,11 @@ impl Part {
         self.file.sync_all().map_err(|error| format!("could not fsync snapshot: {}", words(&error)))?;
         let renamed = fs::rename(&self.path, whole);
         let (from, to) = (self.name(), whole.display());
-        renamed.map_err(|error| format!("could not rename {from} to {to} (rename {from} {to}: {})", words(&error)))
+        renamed.map_err(|error| format!("could not rename {from} to {to} (rename {from} {to}: {})", words(&error)))?;
+        // A name that a power cut takes back was never given.
+        let parent = whole.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = File::open(parent).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| format!("could not fsync {}: {}", parent.display(), words(&error)))
     }
 }
 
@@ -158,6 +161,36 @@ impl Drop for Part {
         {
             log::error("Failed to cleanup .part file", vec![("error", words(&error).into())]);
         }
+    }
+}
+
+/// The digest of a database as it comes, and the digest that stands behind it.
+#[derive(Default)]
+struct Sum {
+    bytes: u64,
+    hasher: Sha256,
+    /// The last bytes so far, no more than a digest has: not hashed yet.
+    tail: Vec<u8>,
+}
+
+impl Sum {
+    fn take(&mut self, blob: &[u8]) {
+        self.bytes += blob.len() as u64;
+        self.tail.extend_from_slice(blob);
+        let surplus = self.tail.len().saturating_sub(DIGEST as usize);
+        self.hasher.update(&self.tail[..surplus]);
+        self.tail.drain(..surplus);
+    }
+
+    /// How long the file is, if it ends with its digest. etcdctl looks at the length alone.
+    fn check(self) -> Result<u64, String> {
+        if self.bytes % SECTOR != DIGEST {
+            return Err(format!("sha256 checksum not found [bytes: {}]", self.bytes));
+        }
+        if self.hasher.finalize()[..] != self.tail[..] {
+            return Err("the snapshot was damaged on its way: its sha256 checksum does not match; save it again".into());
+        }
+        Ok(self.bytes)
     }
 }
 
@@ -172,6 +205,28 @@ fn words(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn checked(pieces: &[&[u8]]) -> Result<u64, String> {
+        let mut sum = Sum::default();
+        pieces.iter().for_each(|piece| sum.take(piece));
+        sum.check()
+    }
+
+    #[test]
+    fn a_file_ends_with_its_digest_however_it_is_cut() {
+        let data = [7; 1024];
+        let digest = Sha256::digest(data);
+        assert_eq!(checked(&[&data, &digest]), Ok(1056));
+        assert_eq!(checked(&[&data[..1000], &data[1000..], &digest[..5], &digest[5..]]), Ok(1056));
+        assert_eq!(checked(&[&data[..600], &[&data[600..], &digest[..]].concat()]), Ok(1056));
+    }
+
+    #[test]
+    fn a_file_without_its_digest_or_with_another_is_none() {
+        assert_eq!(checked(&[&[7; 1024]]), Err("sha256 checksum not found [bytes: 1024]".into()));
+        assert_eq!(checked(&[]), Err("sha256 checksum not found [bytes: 0]".into()));
+        assert!(checked(&[&[7; 1024], &[0; 32]]).unwrap_err().contains("damaged"));
+    }
 
     #[test]
     fn an_incomplete_file_goes_and_a_whole_one_stays() {
