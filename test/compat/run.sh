@@ -42,7 +42,7 @@ fi
 # joins the run with the work that it waits for. With etcd on both sides nothing
 # waits.
 waiting='^Test(Modes|Rotation|AuthorityReload|AutoAgain|SlowHandshake)$|TestMatrix/cases/tls|TestMatrix/cases/file/certificate'
-waiting+='|TestEffects/(pings_|ports_not_shared)|TestMisuse/attacks/^pings$|TestTranscripts/C3'
+waiting+='|TestEffects/pings_|TestMisuse/attacks/^pings$|TestTranscripts/C3'
 skip=()
 if [ -n "$waiting" ] && ! cmp -s "$MILEPOST_BIN" "$COMPAT_CACHE/refetcd"; then
     echo "not asked of our server yet: $waiting"

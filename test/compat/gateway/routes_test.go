@@ -23,7 +23,8 @@ func routes() []route {
 		}
 	}
 	add("kv", false, "range", "put", "deleterange", "txn", "compaction", "lease/revoke", "lease/timetolive", "lease/leases")
-	add("lease", false, "grant", "revoke", "timetolive", "leases")
+	// The list before the first grant: without a TTL a lease lives two seconds.
+	add("lease", false, "leases", "revoke", "timetolive", "grant")
 	add("cluster/member", true, "add", "remove", "update", "promote")
 	add("cluster/member", false, "list")
 	add("maintenance", false, "alarm", "status", "defragment", "hash", "hashkv")
