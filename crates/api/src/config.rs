@@ -169,10 +169,16 @@ pub struct SlowCall {
     pub method: &'static str,
     /// How long it took.
     pub took: Duration,
-    /// Bytes of the request.
-    pub request_bytes: usize,
-    /// Bytes of the answer; 0 when it failed.
-    pub response_bytes: usize,
+    /// How much was asked for, as etcd counts it; −1: not counted for this method.
+    pub request_count: i64,
+    /// Bytes of the request; −1 likewise.
+    pub request_bytes: i64,
+    /// Keys found or deleted; −1 likewise.
+    pub response_count: i64,
+    /// Bytes of the answer, 0 when it failed; −1 likewise.
+    pub response_bytes: i64,
+    /// The request without values, as Go prints messages.
+    pub content: String,
 }
 
 /// A feature gate, as metrics show it.

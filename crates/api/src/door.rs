@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
 use crate::completions::{Expired, SWEEP_EVERY, Sink, Slots, Wait};
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, SlowCall};
 use crate::metrics::{DoorMetrics, Page};
 use crate::status::{self, Code, Status};
 
@@ -286,14 +286,14 @@ impl Door {
         .await;
     }
 
-    /// Reports `took` if it is long.
-    pub(crate) fn note_slow(&self, method: &'static str, took: Duration, request_bytes: usize, response_bytes: usize) {
+    /// Reports a call that took long.
+    pub(crate) fn note_slow(&self, took: Duration, describe: impl FnOnce() -> SlowCall) {
         let limit = self.config.limits.slow_unary;
         if let Some(report) = &self.config.on_slow
             && took > limit
             && !limit.is_zero()
         {
-            report(crate::config::SlowCall { method, took, request_bytes, response_bytes });
+            report(describe());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use milepost_api::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall, TlsSettings};
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
@@ -106,15 +106,25 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Refusal> {
             told.warn(
                 "request stats",
                 &[
+                    ("start time", log_time(SystemTime::now() - call.took).into()),
                     ("time spent", call.took.into()),
-                    ("method", call.method.into()),
-                    ("request size", call.request_bytes.into()),
-                    ("response size", call.response_bytes.into()),
+                    ("response type", call.method.into()),
+                    ("request count", Value::Int(call.request_count)),
+                    ("request size", Value::Int(call.request_bytes)),
+                    ("response count", Value::Int(call.response_count)),
+                    ("response size", Value::Int(call.response_bytes)),
+                    ("request content", call.content.into()),
                 ],
             );
         })),
         ..ApiConfig::default()
     })
+}
+
+/// A moment as log lines show it.
+fn log_time(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// Client URLs serve everything, unless there are others for HTTP.

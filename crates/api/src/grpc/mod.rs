@@ -11,6 +11,7 @@
 mod method;
 pub(crate) mod reply;
 mod serve;
+mod slow;
 mod stream;
 pub(crate) mod wire;
 

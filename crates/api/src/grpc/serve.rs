@@ -14,7 +14,7 @@ use milepost_proto::etcdserverpb::{RangeRequest, RangeResponse};
 use super::reply::{self, Reply, ReplyBody, StreamBody};
 use super::stream::{Accounting, Driven, Inlet, Requests};
 use super::wire::{self, Messages};
-use super::{Method, Shape};
+use super::{Method, Shape, slow};
 use crate::call::{self, Call};
 use crate::door::{Door, confused};
 use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, snapshot, watch};
@@ -134,8 +134,8 @@ pub(crate) async fn answer(
     request: Bytes,
     accounting: &mut Accounting,
 ) -> Result<Bytes, Status> {
-    let request_bytes = request.len();
-    door.metrics.received(method, request_bytes);
+    let asked = request.clone();
+    door.metrics.received(method, asked.len());
     let result = handle(door, method, call, request).await;
     let (code, response_bytes) = match &result {
         Ok(body) => (Code::Ok, body.len() - wire::PREFIX_BYTES),
@@ -143,7 +143,7 @@ pub(crate) async fn answer(
     };
     let took = accounting.finish(code);
     door.metrics.requests[method as usize][usize::from(code == Code::Ok)].observe(took);
-    door.note_slow(method.names().path, took, request_bytes, response_bytes);
+    door.note_slow(took, || slow::report(method, took, &asked, result.as_ref().ok()));
     if result.is_ok() {
         door.metrics.sent(method, 1, response_bytes);
     }
