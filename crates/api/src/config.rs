@@ -43,6 +43,8 @@ pub enum Role {
     Http,
     /// Metrics and health, nothing else: `--listen-metrics-urls`.
     Metrics,
+    /// Other members: `--listen-peer-urls`. There are none yet; the version is told, and everything else put off.
+    Peer,
 }
 
 impl Role {
@@ -52,7 +54,7 @@ impl Role {
         match self {
             Self::Mixed => "grpc+http",
             Self::Grpc => "grpc",
-            Self::Http | Self::Metrics => "http",
+            Self::Http | Self::Metrics | Self::Peer => "http",
         }
     }
 }

@@ -101,7 +101,7 @@ impl Builders {
         match (role, is_http2) {
             (Role::Grpc, _) | (_, Some(true)) => &self.http2,
             (Role::Mixed, None) => &self.either,
-            (Role::Http | Role::Metrics, None) | (_, Some(false)) => &self.http1,
+            (Role::Http | Role::Metrics | Role::Peer, None) | (_, Some(false)) => &self.http1,
         }
     }
 }
@@ -212,7 +212,7 @@ impl Hall {
 
     async fn host_tls(&self, wire: Wire, remote: Option<SocketAddr>, role: Role, seat: Seat) {
         let Some(keeper) = &self.keeper else { return };
-        let demands = Demands { http2: role == Role::Grpc, own_address: role == Role::Metrics };
+        let demands = Demands { http2: role == Role::Grpc, own_address: matches!(role, Role::Metrics | Role::Peer) };
         let shaking = tls::shake(keeper, &*self.door.config.log, wire, remote, demands);
         if let Some(Some(guest)) = self.unless_stopped(shaking).await {
             self.attend(guest.stream, Some(guest.is_http2), Rc::new(Connection::new(role, true, seat))).await;
@@ -274,7 +274,7 @@ fn ping_distance(limits: &Limits, connection: &Connection) -> Option<Duration> {
     let is_enforced = match connection.role {
         Role::Grpc => true,
         Role::Mixed => !connection.is_tls,
-        Role::Http | Role::Metrics => false,
+        Role::Http | Role::Metrics | Role::Peer => false,
     };
     let distance = if limits.keepalive_min_time.is_zero() { PING_DISTANCE } else { limits.keepalive_min_time };
     is_enforced.then_some(distance)
@@ -296,7 +296,7 @@ fn is_call(connection: &Connection, request: &Request<Incoming>) -> bool {
         // Pages come over HTTP/2 as well, if TLS carries it.
         Role::Mixed if connection.is_tls => is_http2 && says_grpc(request),
         Role::Mixed => is_http2,
-        Role::Http | Role::Metrics => false,
+        Role::Http | Role::Metrics | Role::Peer => false,
     }
 }
 

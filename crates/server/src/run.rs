@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use milepost_api::{DoorError, Doors};
+use milepost_api::{ApiConfig, DoorError, Doors};
 use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
@@ -119,6 +119,10 @@ impl End {
         Self { level: Level::Fatal, message: "discovery failed", refusal: refusal.into(), code: 1 }
     }
 
+    fn wired(fault: wiring::Fault) -> Self {
+        Self { message: fault.message, ..Self::start(fault.refusal) }
+    }
+
     fn failed(error: impl ToString) -> Self {
         Self::start(error.to_string())
     }
@@ -139,6 +143,39 @@ impl End {
     }
 }
 
+/// The doors for clients and the one for other members.
+struct AllDoors {
+    peers: Doors,
+    clients: Doors,
+}
+
+impl AllDoors {
+    fn open(peers: ApiConfig, clients: ApiConfig, node: &Node) -> Result<Self, End> {
+        let start = |config| Doors::start(config, Arc::new(node.clone()));
+        let peers = start(peers).map_err(|error| End::start(in_gos_words(error)))?;
+        match start(clients) {
+            Ok(clients) => Ok(Self { peers, clients }),
+            // etcd opens certificates of clients only when it serves.
+            Err(DoorError::Tls(why)) => Err(End { message: "listener failed", ..End::start(why) }),
+            Err(error) => Err(End::start(in_gos_words(error))),
+        }
+    }
+
+    /// What reads certificates again.
+    fn tls_reloader(&self) -> impl Fn() + Send + 'static {
+        let (peers, clients) = (self.peers.tls_reloader(), self.clients.tls_reloader());
+        move || {
+            peers();
+            clients();
+        }
+    }
+
+    fn stop(self, patience: Duration) {
+        self.clients.stop(patience);
+        self.peers.stop(Duration::ZERO);
+    }
+}
+
 /// What ends a running server.
 enum Stop {
     Signal(i32),
@@ -156,8 +193,8 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     }
     let before = look(&config, &**log)?;
     config.addresses.check_listeners().map_err(End::start)?;
-    // Ports first: a member that nobody could reach must not touch its directory.
-    let peer_port = PeerPort::bind(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
+    // Ports first: a member that other members could not reach must not touch its directory.
+    let peer_port = PeerPort::hold(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
     let members = members(&config, before)?;
     config.security.check_token().map_err(End::start)?;
     let compaction = config.compaction().map_err(End::start)?;
@@ -165,15 +202,13 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     if config.memory_mlock {
         lock_memory(&**log)?;
     }
-    let api = wiring::api(&config, log).map_err(End::start)?;
+    let peers = wiring::peers(&config, log).map_err(End::wired)?;
+    let clients = wiring::api(&config, log).map_err(End::wired)?;
     let mut signals = signals::Signals::catch().map_err(End::failed)?;
     let node = Node::start(&wiring::node(&config, &members, compaction, log), wiring::world(&config, log))
         .map_err(End::failed)?;
-    let doors = Doors::start(api, Arc::new(node.clone())).map_err(|error| {
-        node.stop();
-        End::start(in_gos_words(error))
-    })?;
-    peer_port.serve().map_err(End::failed)?;
+    drop(peer_port);
+    let doors = AllDoors::open(peers, clients, &node).inspect_err(|_| node.stop())?;
     while !node.wait_ready(READY_PATIENCE) {
         if let Some(StopReason::Broken(why)) = node.stopped() {
             return Err(End::failed(why));
@@ -201,7 +236,6 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
 fn checked(settings: &Settings, log: &dyn Log) -> Result<(Config, Vec<Note>), End> {
     tell(&settings.notes, log);
     let (config, notes) = Config::new(settings).map_err(End::flags)?;
-    refuse_unserved(&config).map_err(End::flags)?;
     Ok((config, notes))
 }
 
@@ -212,18 +246,6 @@ fn tell(notes: &[Note], log: &dyn Log) {
         let level = if note.is_warning { Level::Warn } else { Level::Info };
         log.log(level, None, &note.message, &fields);
     }
-}
-
-/// What is checked and not served yet.
-fn refuse_unserved(config: &Config) -> Result<(), Refusal> {
-    let addresses = &config.addresses;
-    if let Some(url) = addresses.listen_peer.iter().find(|url| url.is_tls()) {
-        return Err(Refusal::new(
-            format!("--listen-peer-urls={}: TLS has no effect in this version of Milepost", url.as_str()),
-            "there are no other members to speak to yet: use http, and keep the port on this machine",
-        ));
-    }
-    Ok(())
 }
 
 /// A port that cannot be had, as Go's `net` says it.
@@ -330,7 +352,7 @@ fn after(reason: StopReason, log: &dyn Log) -> i32 {
     }
 }
 
-fn shut_down(config: &Config, log: &Arc<dyn Log>, doors: Doors, node: &Node, signal: i32) -> i32 {
+fn shut_down(config: &Config, log: &Arc<dyn Log>, doors: AllDoors, node: &Node, signal: i32) -> i32 {
     log.info("received signal; shutting down", &[("signal", signals::name(signal).into())]);
     let fields = [
         ("name", config.name.as_str().into()),

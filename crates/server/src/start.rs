@@ -85,6 +85,9 @@ pub fn say_served(config: &Config, log: &dyn Log) {
             log.info(message, &[("traffic", traffic.into()), ("address", url.authority().into())]);
         }
     }
+    for url in &addresses.listen_peer {
+        log.info("serving peer traffic", &[("address", url.authority().into())]);
+    }
     for url in &addresses.listen_metrics {
         log.info("serving metrics", &[("address", url.as_str().into())]);
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use milepost_api::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall, TlsSettings};
+use milepost_api::{
+    ApiConfig, CipherSuite, Feature, Limits, Listen, Listener, Role, SlowCall, TlsSettings, TlsVersion,
+};
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Log, Value};
 use milepost_node::{NoLetters, NodeConfig, World};
@@ -63,11 +65,25 @@ pub fn node(config: &Config, members: &Members, compaction: CompactionMode, log:
     node
 }
 
+/// Why nothing is served: the line that etcd writes, and its error.
+pub struct Fault {
+    /// The line.
+    pub message: &'static str,
+    /// The error and what to do.
+    pub refusal: Refusal,
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self { message: "discovery failed", refusal }
+    }
+}
+
 /// What the doors are told.
 ///
 /// # Errors
 /// TLS is asked for without what it needs; in etcd's words.
-pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Refusal> {
+pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
     let listeners = listeners(config);
     let told = Arc::clone(log);
     Ok(ApiConfig {
@@ -151,26 +167,34 @@ fn listener(url: &Url, role: Role) -> Listener {
 }
 
 /// Certificates for the URLs that want some. Source: etcd `embed` `configureClientListeners`.
-fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Refusal> {
+fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
     let security = &config.security;
-    let suites = security.cipher_suites.iter().map(|name| {
-        name.parse().map_err(|why: String| Refusal::new(why, "--cipher-suites takes Go's names of suites for TLS 1.2"))
-    });
-    let cipher_suites = suites.collect::<Result<Vec<_>, _>>()?;
+    let cipher_suites = suites(security)?;
     let clients = [&config.addresses.listen_client, &config.addresses.listen_http];
     for url in clients.into_iter().flatten() {
         check_certificates(url, security, log)?;
     }
+    let metrics = &config.addresses.listen_metrics;
+    if metrics.iter().any(Url::is_tls) && !security.has_files() && !security.auto_tls {
+        return Err(Refusal::new(
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url",
+            "add --cert-file and --key-file, or --auto-tls, or write the URL with http",
+        )
+        .into());
+    }
     let pair = certificates(config, log)?;
-    let all = [&config.addresses.listen_client, &config.addresses.listen_http, &config.addresses.listen_metrics];
-    if !all.into_iter().flatten().any(Url::is_tls) {
+    if !clients.into_iter().flatten().chain(metrics).any(Url::is_tls) {
         return Ok(None);
     }
+    let (cert, key) = (&security.client_cert_file, &security.client_key_file);
+    if cert.is_empty() != key.is_empty() {
+        // The bracket is etcd's.
+        let complaint =
+            format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]");
+        let refusal = Refusal::new(complaint, "give both --client-cert-file and --client-key-file, or none");
+        return Err(Fault { message: "listener failed", refusal });
+    }
     let file = |name: &str| Some(name).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let version = |text: &str| match text {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(|why: String| Refusal::from(why)),
-    };
     Ok(Some(TlsSettings {
         cert_file: pair.cert,
         key_file: pair.key,
@@ -180,13 +204,27 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Refusal> {
         allowed_hostnames: security.allowed_hostname.clone(),
         allowed_cns: security.allowed_cn.clone(),
         cipher_suites,
-        min_version: version(&security.tls_min)?,
-        max_version: version(&security.tls_max)?,
+        min_version: version_of(&security.tls_min)?,
+        max_version: version_of(&security.tls_max)?,
     }))
 }
 
+fn suites(security: &Security) -> Result<Vec<CipherSuite>, Refusal> {
+    let parse = |name: &String| {
+        name.parse().map_err(|why: String| Refusal::new(why, "--cipher-suites takes Go's names of suites for TLS 1.2"))
+    };
+    security.cipher_suites.iter().map(parse).collect()
+}
+
+fn version_of(text: &str) -> Result<Option<TlsVersion>, Refusal> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|why: String| Refusal::from(why)),
+    }
+}
+
 /// The server's certificate: given, or made here. Source: etcd `Config.ClientSelfCert`.
-fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Refusal> {
+fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
     let (security, addresses) = (&config.security, &config.addresses);
     if security.has_files() || !security.auto_tls {
         if security.auto_tls {
@@ -197,7 +235,92 @@ fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Refusal> {
     let urls = addresses.listen_client.iter().chain(&addresses.listen_http).filter(|url| !url.is_unix());
     let hosts: Vec<String> = urls.map(|url| url.host.clone()).collect();
     let dir = config.data_dir.join("fixtures").join("client");
-    Ok(auto_tls::pair(&dir, &hosts, security.self_signed_years, log)?)
+    auto_tls::pair(&dir, &hosts, security.self_signed_years, log)
+        .map_err(|why| Fault { message: "failed to get client self-signed certs", refusal: why.into() })
+}
+
+/// The doors for other members: one, for nobody is expected yet. Source: etcd `embed` `configurePeerListeners`.
+///
+/// # Errors
+/// TLS is asked for without what it needs; in etcd's words.
+pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
+    Ok(ApiConfig {
+        listeners: config.addresses.listen_peer.iter().map(|url| listener(url, Role::Peer)).collect(),
+        tls: peer_tls(config, &**log)?,
+        doors: 1,
+        reuse_port: config.reuse_port,
+        limits: Limits { max_connections: PEER_CONNECTIONS, ..Limits::default() },
+        server_version: version::ETCD_VERSION.into(),
+        own_version: env!("CARGO_PKG_VERSION").into(),
+        is_gateway_on: false,
+        log: Arc::clone(log),
+        ..ApiConfig::default()
+    })
+}
+
+/// More than the members that could be misled into calling us.
+const PEER_CONNECTIONS: usize = 16;
+
+fn peer_tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
+    let (security, urls) = (&config.security.peer, &config.addresses.listen_peer);
+    let (cert, key) = (&security.cert_file, &security.key_file);
+    if cert.is_empty() != key.is_empty() {
+        return Err(Refusal::new(
+            format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"),
+            "give both --peer-cert-file and --peer-key-file, or none",
+        )
+        .into());
+    }
+    let given = (!cert.is_empty()).then(|| Pair { cert: cert.into(), key: key.into() });
+    let pair = match given {
+        Some(pair) => {
+            if security.auto_tls {
+                log.warn("ignoring peer auto TLS since certs given", &[]);
+            }
+            Some(pair)
+        }
+        None if security.auto_tls => {
+            let hosts: Vec<String> = urls.iter().filter(|url| !url.is_unix()).map(|url| url.host.clone()).collect();
+            let dir = config.data_dir.join("fixtures").join("peer");
+            let pair = auto_tls::pair(&dir, &hosts, config.security.self_signed_years, log);
+            Some(pair.map_err(|why| Fault { message: "failed to get peer self-signed certs", refusal: why.into() })?)
+        }
+        None => None,
+    };
+    for url in urls.iter().filter(|url| !url.is_tls()) {
+        let field = [("peer-url", Value::from(url.as_str()))];
+        if pair.is_some() {
+            log.warn("scheme is HTTP while key and cert files are present; ignoring key and cert files", &field);
+        }
+        if security.client_cert_auth {
+            log.warn(
+                "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth for this URL",
+                &field,
+            );
+        }
+    }
+    let Some(url) = urls.iter().find(|url| url.is_tls()) else { return Ok(None) };
+    let Some(pair) = pair else {
+        let host = if url.is_unix() { url.host.as_str() } else { url.authority() };
+        return Err(Refusal::new(
+            format!("cannot listen on TLS for {host}: KeyFile and CertFile are not presented"),
+            "add --peer-cert-file and --peer-key-file, or --peer-auto-tls, or write the peer URL with http",
+        )
+        .into());
+    };
+    let file = |name: &str| Some(name).filter(|name| !name.is_empty()).map(PathBuf::from);
+    Ok(Some(TlsSettings {
+        cert_file: pair.cert,
+        key_file: pair.key,
+        trusted_ca_file: file(&security.trusted_ca_file),
+        client_cert_auth: security.client_cert_auth,
+        crl_file: file(&security.crl_file),
+        allowed_hostnames: security.allowed_hostname.clone(),
+        allowed_cns: security.allowed_cn.clone(),
+        cipher_suites: suites(&config.security)?,
+        min_version: version_of(&config.security.tls_min)?,
+        max_version: version_of(&config.security.tls_max)?,
+    }))
 }
 
 /// Does the URL fit the certificates that are given, or not given?

@@ -32,6 +32,9 @@ pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: R
     if let Some(refused) = malformed(&request) {
         return refused;
     }
+    if connection.role == Role::Peer {
+        return serve_peer(&door, &request).await;
+    }
     let config = Arc::clone(&door.config);
     // Nobody else has our certificate: only without TLS may a script have made its own name point here.
     if !connection.is_tls
@@ -84,6 +87,15 @@ async fn serve_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
     } else {
         not_found()
     }
+}
+
+/// The version, which members ask before anything else; and for the rest 503, never 403 or 410: an etcd member reads those
+/// as "I was removed" and stops.
+async fn serve_peer(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
+    if request.uri().path() == "/version" {
+        return route(door, "/version", &Query::parse(""), request.method(), request.headers()).await;
+    }
+    error(StatusCode::SERVICE_UNAVAILABLE, "this version of Milepost runs as a lone member only\n")
 }
 
 async fn dispatch(door: &Rc<Door>, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {

@@ -125,9 +125,7 @@ fn complaints_are_etcds() {
 #[test]
 fn what_this_version_cannot_keep_its_word_on_is_refused() {
     for (args, part) in [
-        (&["--peer-auto-tls"][..], "--peer-auto-tls"),
-        (&["--peer-cert-file=c", "--peer-key-file=k"], "--peer-cert-file"),
-        (&["--discovery-endpoints=e", "--discovery-token=t"], "--discovery-endpoints"),
+        (&["--discovery-endpoints=e", "--discovery-token=t"][..], "--discovery-endpoints"),
         (&["--discovery-srv=example.com"], "--discovery-srv"),
         (&["--auth-token=jwt,pub-key=a,sign-method=RS256"], "--auth-token"),
     ] {

@@ -3,6 +3,27 @@
 use super::settings::{Refusal, Settings};
 use super::spelling;
 
+/// TLS of the port for other members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerSecurity {
+    /// `--peer-cert-file`; empty: none. The same goes for the other files.
+    pub cert_file: String,
+    /// `--peer-key-file`.
+    pub key_file: String,
+    /// `--peer-trusted-ca-file`.
+    pub trusted_ca_file: String,
+    /// `--peer-crl-file`.
+    pub crl_file: String,
+    /// `--peer-client-cert-auth`.
+    pub client_cert_auth: bool,
+    /// `--peer-cert-allowed-cn`.
+    pub allowed_cn: Vec<String>,
+    /// `--peer-cert-allowed-hostname`.
+    pub allowed_hostname: Vec<String>,
+    /// `--peer-auto-tls`.
+    pub auto_tls: bool,
+}
+
 /// TLS of the client side, origins, host names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
@@ -10,6 +31,10 @@ pub struct Security {
     pub cert_file: String,
     /// `--key-file`.
     pub key_file: String,
+    /// `--client-cert-file`; checked like etcd's, and not used: we do not call ourselves.
+    pub client_cert_file: String,
+    /// `--client-key-file`.
+    pub client_key_file: String,
     /// `--trusted-ca-file`.
     pub trusted_ca_file: String,
     /// `--client-crl-file`.
@@ -36,6 +61,8 @@ pub struct Security {
     pub host_whitelist: Vec<String>,
     /// `--auth-token`.
     pub auth_token: String,
+    /// The port for other members.
+    pub peer: PeerSecurity,
 }
 
 impl Security {
@@ -52,6 +79,8 @@ impl Security {
         let security = Self {
             cert_file: text("cert-file"),
             key_file: text("key-file"),
+            client_cert_file: text("client-cert-file"),
+            client_key_file: text("client-key-file"),
             trusted_ca_file: text("trusted-ca-file"),
             crl_file: text("client-crl-file"),
             client_cert_auth: spelling::boolean(settings.text("client-cert-auth")) == Ok(true),
@@ -65,6 +94,16 @@ impl Security {
             cors: list("cors"),
             host_whitelist: list("host-whitelist"),
             auth_token: text("auth-token"),
+            peer: PeerSecurity {
+                cert_file: text("peer-cert-file"),
+                key_file: text("peer-key-file"),
+                trusted_ca_file: text("peer-trusted-ca-file"),
+                crl_file: text("peer-crl-file"),
+                client_cert_auth: spelling::boolean(settings.text("peer-client-cert-auth")) == Ok(true),
+                allowed_cn: list("peer-cert-allowed-cn"),
+                allowed_hostname: list("peer-cert-allowed-hostname"),
+                auto_tls: spelling::boolean(settings.text("peer-auto-tls")) == Ok(true),
+            },
         };
         security.check_versions()?;
         let token = security.auth_token.as_str();

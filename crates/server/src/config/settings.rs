@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn what_would_be_unsafe_to_ignore_is_refused() {
-        assert_eq!(settings(&[("peer-auto-tls", "F"), ("peer-cert-file", "")]).refuse_unsafe(), Ok(()));
-        let refusal = settings(&[("peer-client-cert-auth", "t")]).refuse_unsafe().unwrap_err();
-        assert!(refusal.complaint.contains("--peer-client-cert-auth"), "{refusal:?}");
+        assert_eq!(settings(&[("discovery-srv", ""), ("peer-auto-tls", "t")]).refuse_unsafe(), Ok(()));
+        let refusal = settings(&[("discovery-srv", "example.com")]).refuse_unsafe().unwrap_err();
+        assert!(refusal.complaint.contains("--discovery-srv"), "{refusal:?}");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! TLS, origins, host names; tokens and passwords.
 
-use super::Effect::{Nothing, Refused, Works};
+use super::Effect::{Nothing, Works};
 use super::Kind::{Bool, List, Origins, Set, Text, Unsigned};
 use super::{Flag, rows};
 
-const PEER_TLS: &str =
-    "this version of Milepost does not speak to other members, with TLS or without: leave out the --peer-* TLS flags";
+const NO_CALLS: &str = "this version of Milepost calls no other members";
 const NO_AUTH: &str = "users cannot be switched on in this version";
 
 pub(super) const SECURITY: &[Flag] = rows! { Security:
@@ -18,16 +17,16 @@ pub(super) const SECURITY: &[Flag] = rows! { Security:
 "client-cert-allowed-hostname"  List, "",      Works, "Host names of which a client certificate must carry one.";
 "trusted-ca-file"               Text, "",      Works, "CA bundle (PEM) for client certificates; given, clients must show one.";
 "auto-tls"                      Bool, "false", Works, "Make a certificate for https URLs in DATA-DIR/fixtures/client.";
-"peer-cert-file"                Text, "",      Refused(PEER_TLS), "Certificate shown to other members.";
-"peer-key-file"                 Text, "",      Refused(PEER_TLS), "Key of that certificate.";
-"peer-client-cert-file"         Text, "",      Refused(PEER_TLS), "Certificate for calls to other members.";
-"peer-client-key-file"          Text, "",      Refused(PEER_TLS), "Key of that certificate.";
-"peer-client-cert-auth"         Bool, "false", Refused(PEER_TLS), "Other members must show a certificate.";
-"peer-trusted-ca-file"          Text, "",      Refused(PEER_TLS), "CA bundle for other members.";
-"peer-auto-tls"                 Bool, "false", Refused(PEER_TLS), "Make a certificate for https peer URLs.";
-"peer-crl-file"                 Text, "",      Refused(PEER_TLS), "Revoked certificates of members.";
-"peer-cert-allowed-cn"          List, "",      Refused(PEER_TLS), "Common names of which a member's certificate must carry one.";
-"peer-cert-allowed-hostname"    List, "",      Refused(PEER_TLS), "Host names of which a member's certificate must carry one.";
+"peer-cert-file"                Text, "",      Works, "Certificate (PEM) shown to other members on https peer URLs.";
+"peer-key-file"                 Text, "",      Works, "Key (PEM) of that certificate.";
+"peer-client-cert-file"         Text, "",      Nothing(NO_CALLS), "Certificate for calls to other members.";
+"peer-client-key-file"          Text, "",      Nothing(NO_CALLS), "Key of that certificate.";
+"peer-client-cert-auth"         Bool, "false", Works, "Other members must show a certificate of --peer-trusted-ca-file.";
+"peer-trusted-ca-file"          Text, "",      Works, "CA bundle (PEM) for other members; given, they must show a certificate.";
+"peer-auto-tls"                 Bool, "false", Works, "Make a certificate for https peer URLs in DATA-DIR/fixtures/peer.";
+"peer-crl-file"                 Text, "",      Works, "Revoked certificates of members (a DER list).";
+"peer-cert-allowed-cn"          List, "",      Works, "Common names of which a member's certificate must carry one.";
+"peer-cert-allowed-hostname"    List, "",      Works, "Host names of which a member's certificate must carry one.";
 "peer-skip-client-san-verification" Bool, "false", Nothing(super::clustering::PEERS), "Do not compare a member's address with its certificate.";
 "self-signed-cert-validity"     Unsigned, "1", Works, "Years that a certificate of --auto-tls is good for.";
 "cipher-suites"                 List, "",      Works, "Cipher suites for TLS 1.2, by Go's names; empty: all good ones.";
