@@ -38,19 +38,9 @@ CGO_ENABLED=0 go build -p 1 -trimpath -buildvcs=false -o "$COMPAT_CACHE/refctl" 
 if [ "$MILEPOST_BIN" = reference ]; then
     MILEPOST_BIN=$COMPAT_CACHE/refetcd
 fi
-# Tests that etcd passes and our server does not yet (a pattern for -skip): each
-# joins the run with the work that it waits for. With etcd on both sides nothing
-# waits.
-waiting='^Test(Modes|Rotation|AuthorityReload|AutoAgain|SlowHandshake)$|TestMatrix/cases/tls|TestMatrix/cases/file/certificate'
-waiting+='|TestEffects/pings_|TestMisuse/attacks/^pings$|TestTranscripts/C3'
-skip=()
-if [ -n "$waiting" ] && ! cmp -s "$MILEPOST_BIN" "$COMPAT_CACHE/refetcd"; then
-    echo "not asked of our server yet: $waiting"
-    skip=(-skip "$waiting")
-fi
 step "tests of $MILEPOST_BIN"
 # One package at a time: they measure, and the machine may be small. Never from
 # the cache: the server under test is not among what Go's test cache looks at.
 # -v, because the tables of what was asked are part of the result.
-go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "${skip[@]}" "$@" ./... | grep -v '^=== '
+go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "$@" ./... | grep -v '^=== '
 step "done"

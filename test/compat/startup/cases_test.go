@@ -29,8 +29,11 @@ func worded(c start, end, why string, says ...string) start {
 	return c
 }
 
-// system is the reason for messages about files.
-const system = "the words are those of the operating system's call"
+// Reasons for messages in other words.
+const (
+	system = "the words are those of the operating system's call"
+	pem    = "ours names the file, where etcd's library does not know it"
+)
 
 // only is bad without the usual flags: it must be refused for its own flags.
 func only(kind, name string, args ...string) start {
@@ -444,9 +447,9 @@ func tlsCases() []start {
 		no("key without certificate", "--key-file={key}"),
 		no("certificate missing", "--cert-file={dir}/none.crt", "--key-file={key}"),
 		no("key missing", "--cert-file={cert}", "--key-file={dir}/none.key"),
-		no("key of another", "--cert-file={cert}", "--key-file={key2}"),
-		no("certificate is junk", "--cert-file={junk}", "--key-file={key}"),
-		no("key is junk", "--cert-file={cert}", "--key-file={junk}"),
+		worded(no("key of another", "--cert-file={cert}", "--key-file={key2}"), "exit 1", pem, "listener failed | ", "{cert}", "{key2}"),
+		worded(no("certificate is junk", "--cert-file={junk}", "--key-file={key}"), "exit 1", pem, "listener failed | ", "certificate {junk}"),
+		worded(no("key is junk", "--cert-file={cert}", "--key-file={junk}"), "exit 1", pem, "listener failed | ", "key {junk}"),
 		no("authority missing", plus("--trusted-ca-file={dir}/none.pem")...),
 		junkCA,
 		no("suite unknown", plus("--cipher-suites=BOGUS")...),
