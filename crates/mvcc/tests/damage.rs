@@ -363,3 +363,21 @@ fn the_sentence_names_file_and_remedy() {
     assert!(error.contains("data.mdb is damaged: page ") && error.contains("from a backup"), "{branch}: {error}");
     assert!(matches!(LmdbEngine::open(dir.path(), LmdbOptions::default()), Err(EngineError::Damaged { .. })));
 }
+
+/// A number of pages that no file has: the walk that looks for the damage must not believe it either.
+#[test]
+fn an_absurd_last_page_is_refused() {
+    let dir = tempfile::tempdir().expect("directory");
+    drop(fill(dir.path()));
+    let data = dir.path().join("data.mdb");
+    let file = fs::read(&data).expect("read");
+    for bit in [20, 40, 54, 63] {
+        let mut damaged = file.clone();
+        for meta in [0, PAGE] {
+            damaged[meta + 136 + bit / 8] |= 1 << (bit % 8);
+        }
+        fs::write(&data, damaged).expect("write");
+        let error = open(dir.path()).map(drop).expect_err("refused");
+        assert!(is_damage(&error), "bit {bit}: {error}");
+    }
+}

@@ -71,10 +71,12 @@ pub(super) struct Fence<'m> {
 impl<'m> Pages<'m> {
     pub fn raw(&self, number: u64, pages: u64) -> Found<&'m [u8]> {
         let end = number.saturating_add(pages);
-        if number < 2 || end > self.last_page + 1 {
+        if number < 2 || end > self.last_page.saturating_add(1) {
             return fault(number, "is not one of the store's pages, but something leads there");
         }
-        let bytes = self.map.bytes(number * self.page_size as u64, pages as usize * self.page_size);
+        let size = self.page_size as u64;
+        let place = number.checked_mul(size).zip(pages.checked_mul(size).and_then(|len| usize::try_from(len).ok()));
+        let bytes = place.and_then(|(at, len)| self.map.bytes(at, len));
         bytes.map_or_else(|| fault(number, "lies behind the end of the file"), Ok)
     }
 

@@ -1,5 +1,7 @@
 //! Reading every page: what is done when nothing vouches for the file.
 
+use std::collections::BTreeSet;
+
 use super::page::{Fault, Found, Kind, MAX_DEPTH, Meta, Tree, Value, fault, overflow_pages, u64_at};
 use super::tree::{Fence, Pages, check_leaf};
 
@@ -16,14 +18,18 @@ struct Whole<'m> {
     pages: Pages<'m>,
     /// One bit per page that something has led to.
     met: Vec<u64>,
+    /// The same, of free pages behind the end of the file.
+    met_beyond: BTreeSet<u64>,
     count: Count,
 }
 
 /// Checks every page that the state of `meta` reaches: kinds, order, the keys between which it lies, counts, and that no
 /// two ways lead to one page. What records say is not looked at here.
 pub(super) fn check(pages: Pages<'_>, meta: &Meta) -> Found<()> {
-    let met = vec![0; (pages.last_page / 64 + 1) as usize];
-    let mut whole = Whole { pages, met, count: Count::default() };
+    // The file may end before the last page, if that is free; what the number says otherwise is not believed.
+    let in_file = pages.map.file_len() / pages.page_size as u64;
+    let met = vec![0; (in_file.min(pages.last_page) / 64 + 1) as usize];
+    let mut whole = Whole { pages, met, met_beyond: BTreeSet::new(), count: Count::default() };
     whole.tree(&meta.free, Of::FreePages)?;
     whole.tree(&meta.main, Of::Tables)
 }
@@ -58,9 +64,15 @@ impl<'m> Whole<'m> {
     }
 
     fn meet(&mut self, number: u64, pages: u64) -> Found<()> {
-        for page in number..number + pages {
-            let Some(word) = self.met.get_mut((page / 64) as usize) else {
+        for page in number..number.saturating_add(pages) {
+            if page > self.pages.last_page {
                 return fault(page, "is not one of the store's pages, but something leads there");
+            }
+            let Some(word) = self.met.get_mut((page / 64) as usize) else {
+                if self.met_beyond.insert(page) {
+                    continue;
+                }
+                return fault(page, "is in use twice");
             };
             if *word & 1 << (page % 64) != 0 {
                 return fault(page, "is in use twice");
