@@ -50,7 +50,32 @@ pub(crate) fn request(method: Method, json: &[u8]) -> Result<Bytes, Status> {
     if json.iter().all(|byte| is_blank(*byte)) {
         return Ok(Bytes::new());
     }
+    if depth(json) > DEPTH_MAX {
+        return Err(Status::new(Code::InvalidArgument, "invalid JSON of the request: exceeded max depth"));
+    }
     read(&kinds(method).request, json)
+}
+
+/// How deep lists and objects may be nested, in fields that we do not know too. Source: Go's `encoding/json`.
+const DEPTH_MAX: usize = 10_000;
+
+/// How deep lists and objects of the first value are nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut now, mut most, mut is_text, mut is_escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if std::mem::take(&mut is_escaped) => {}
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'{' | b'[' if !is_text => {
+                now += 1;
+                most = most.max(now);
+            }
+            b'}' | b']' if !is_text => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 fn read(kind: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {

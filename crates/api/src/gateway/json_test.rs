@@ -117,6 +117,10 @@ fn broken_requests() {
     ] {
         assert_eq!(request(Method::Txn, bad.as_bytes()).unwrap_err().code, Code::InvalidArgument, "{bad}");
     }
+    let unknown = |depth| format!(r#"{{"x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert!(request(Method::Put, unknown(9_999).as_bytes()).is_ok());
+    assert_eq!(request(Method::Put, unknown(10_000).as_bytes()).unwrap_err().code, Code::InvalidArgument);
+    assert_eq!(depth(br#"{"a":"[[[\"[[","b":[[]]}"#), 3);
     assert_eq!(request(Method::Put, b"{\"key\":\"\xff\"}").unwrap_err().code, Code::InvalidArgument);
     for cut_short in ["{", r#"{"key":"YQ=="#, r#"{"key":"YQ==""#, r#"{"key""#] {
         assert_eq!(request(Method::Put, cut_short.as_bytes()), Err(CUT_SHORT), "{cut_short}");

@@ -149,9 +149,30 @@ impl Requests for Single {
     }
 }
 
+/// What becomes of broken JSON. The first request is refused; behind a good one, what cannot be read and all that
+/// follows it is passed over, as if the client had half-closed: so does etcd, and a watch goes on.
+#[derive(Default)]
+pub(crate) struct Tolerance {
+    is_begun: bool,
+    is_over: bool,
+}
+
+impl Tolerance {
+    /// `next`, or `None` if it is passed over.
+    pub(crate) fn judge(&mut self, next: Option<Result<Bytes, Status>>) -> Option<Result<Bytes, Status>> {
+        match &next {
+            Some(Err(status)) if self.is_begun && status.code == Code::InvalidArgument => self.is_over = true,
+            Some(Ok(_)) => self.is_begun = true,
+            _ => {}
+        }
+        if self.is_over { None } else { next }
+    }
+}
+
 /// Requests in the body of an HTTP request.
 pub(crate) struct Objects {
     method: Method,
+    tolerance: Tolerance,
     /// Gone once it has ended.
     body: Option<Incoming>,
     objects: json::Objects,
@@ -161,12 +182,22 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn new(method: Method, body: Incoming, max: usize) -> Self {
-        Self { method, body: Some(body), objects: json::Objects::default(), max }
+        Self { method, tolerance: Tolerance::default(), body: Some(body), objects: json::Objects::default(), max }
     }
 }
 
 impl Requests for Objects {
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        if self.tolerance.is_over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_next(cx));
+        Poll::Ready(self.tolerance.judge(next))
+    }
+}
+
+impl Objects {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         loop {
             match self.objects.cut() {
                 Ok(Some(object)) => return Poll::Ready(Some(json::request(self.method, &object))),

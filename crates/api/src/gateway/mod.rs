@@ -72,7 +72,7 @@ pub(crate) async fn serve(
             Err(status) => failed(&status),
         },
         Shape::BidiStream => {
-            let objects = Objects::new(method, body, json_max(&door.config.limits));
+            let objects = Objects::new(method, body, stream_json_max(&door.config.limits));
             lines::serve(door, method, call, Box::new(objects)).await
         }
     }
@@ -138,6 +138,11 @@ const NO_VERSION: &str = "unknown";
 /// Longest JSON of one request.
 fn json_max(limits: &Limits) -> usize {
     limits.max_receive_bytes() * JSON_FACTOR
+}
+
+/// Longest JSON of one request in a stream, which is translated where it is read: a key in base64, and room for names.
+fn stream_json_max(limits: &Limits) -> usize {
+    limits.max_receive_bytes() * 2
 }
 
 /// The whole body.

@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::{json, json_max, lines};
+use super::{json, json_max, lines, routes, stream_json_max};
 use crate::call::Call;
 use crate::connection::Connection;
 use crate::door::Door;
@@ -77,7 +77,9 @@ pub(crate) fn open(door: &Rc<Door>, connection: &Rc<Connection>, path: &str, mut
     drop(tokio::task::spawn_local(async move {
         // A client that is gone already has nothing to hear.
         if let Ok(upgraded) = upgrade.await {
-            let max = json_max(&door.config.limits);
+            let limits = &door.config.limits;
+            let is_unary = routes::at(&path).is_some_and(|method| method.names().shape == Shape::Unary);
+            let max = if is_unary { json_max(limits) } else { stream_json_max(limits) };
             let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
             Conversation { socket, inbox: Inbox::default(), max }.hold(&door, &path, &headers).await;
@@ -175,7 +177,8 @@ impl Conversation {
                 self.stream(door, method, call, Box::new(request)).await
             }
             Shape::BidiStream => {
-                let requests = Asked { method, inbox: Rc::clone(&self.inbox) };
+                let (inbox, tolerance) = (Rc::clone(&self.inbox), lines::Tolerance::default());
+                let requests = Asked { method, inbox, tolerance };
                 self.stream(door, method, call, Box::new(requests)).await
             }
         }
@@ -278,15 +281,17 @@ type Inbox = Rc<RefCell<json::Objects>>;
 struct Asked {
     method: Method,
     inbox: Inbox,
+    tolerance: lines::Tolerance,
 }
 
 impl Requests for Asked {
     fn poll_request(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        match self.inbox.borrow_mut().cut() {
-            Ok(Some(object)) => Poll::Ready(Some(json::request(self.method, &object))),
-            Ok(None) => Poll::Pending,
-            Err(status) => Poll::Ready(Some(Err(status))),
-        }
+        let next = match self.inbox.borrow_mut().cut() {
+            Ok(Some(object)) => json::request(self.method, &object),
+            Ok(None) => return Poll::Pending,
+            Err(status) => Err(status),
+        };
+        Poll::Ready(self.tolerance.judge(Some(next)))
     }
 }
 

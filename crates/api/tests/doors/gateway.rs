@@ -216,9 +216,9 @@ fn streams_that_end() {
             let page = call(&server, "/v3/lease/keepalive", body).await;
             assert_eq!((page.status, &page.json()["error"]["code"]), (status, &json!(3)), "{body}");
         }
-        let broken = call(&server, "/v3/lease/keepalive", r#"{"ID":1}{"ID":[]}"#).await;
-        let last: Value = serde_json::from_str(broken.body.lines().last().unwrap()).unwrap();
-        assert_eq!((broken.status, &last["error"]["code"]), (200, &json!(3)));
+        // Behind a good request a broken one, and what follows it, is passed over.
+        let broken = call(&server, "/v3/lease/keepalive", r#"{"ID":1}{"ID":[]}{"ID":2}"#).await;
+        assert_eq!((broken.status, broken.json()), (200, line("1")));
         let address = server.doors.local_addrs()[0];
         let late = post(address, "/v3/watch", "Grpc-Timeout: 50m\r\n", r#"{"create_request":{"key":"YQ=="}}"#).await;
         let last: Value = serde_json::from_str(late.body.lines().last().unwrap()).unwrap();

@@ -76,6 +76,11 @@ fn watching() {
         assert_eq!(socket.hear().await.unwrap()["result"]["canceled"], true);
         socket.say(r#""watch_id":"9"}}"#).await;
         assert_eq!(socket.hear().await.unwrap()["result"]["watch_id"], "9");
+        // What cannot be read ends the requests, not the watch.
+        socket.say("no JSON").await;
+        put(&server, r#"{"key":"Yg=="}"#).await;
+        assert_eq!(socket.hear().await.unwrap()["result"]["watch_id"], "9");
+        let mut socket = Socket::to(&server, "/v3/watch").await;
         socket.say("no JSON").await;
         assert_eq!(socket.hear().await.unwrap()["error"]["code"], 3);
         assert_eq!(socket.hear().await, None);
@@ -137,7 +142,7 @@ fn farewells() {
         assert!(socket.0.next().await.is_none());
         // A text above the limit ends the conversation.
         let mut socket = Socket::to(&server, "/v3/watch").await;
-        let _ = socket.0.send(Message::text("x".repeat((16 << 20) + 1))).await;
+        let _ = socket.0.send(Message::text("x".repeat((5 << 20) + 1))).await;
         let end = loop {
             match socket.0.next().await {
                 Some(Ok(Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
