@@ -8,6 +8,7 @@
 //!  cargo xtask tidy ──────────► files of the repository ──► findings
 //!  cargo xtask check ─────────► fmt, tidy, clippy, test, build, black-box suites ──► time of each
 //!  cargo xtask bench-compare ─► etcd │ ours, alternating ──► milepost bench --json ──► medians and ratios
+//!  cargo xtask release ───────► static executable ──► tarball ──► unpacked, started, used
 //!  cargo xtask startup ───────► etcd │ ours ──► milliseconds to the first answered request
 //! ```
 //! What never happens here: anything that the shipped executable needs.
@@ -18,9 +19,11 @@ mod compare;
 mod flags;
 mod json;
 mod member;
+mod release;
 mod startup;
 mod stats;
 mod tidy;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,7 @@ const VERBS: &[Verb] = &[
     ("tidy", "check the rules of the house: arrows, absences, forbidden words", tidy::run),
     ("check", "everything a change must pass, with the time of each step", check::run),
     ("bench-compare", "etcd and ours side by side: medians and ratios", compare::run),
+    ("release", "a static executable in a tarball, unpacked and tried", release::run),
     ("startup", "time to the first answered request, fresh and with keys", startup::run),
 ];
 

@@ -119,7 +119,11 @@ impl Drop for Member {
 }
 
 /// Two ports that the kernel holds free at this moment.
-fn free_ports() -> std::io::Result<[SocketAddr; 2]> {
+/// Two ports of loopback that nobody listens on now.
+///
+/// # Errors
+/// No socket, or no port is left.
+pub fn free_ports() -> std::io::Result<[SocketAddr; 2]> {
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
 }
