@@ -13,7 +13,7 @@ use bytes::Bytes;
 use milepost_machine::{Reader, Reply};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
@@ -32,6 +32,8 @@ pub(crate) struct Door {
     pub(crate) slots: Rc<Slots>,
     /// What the health service says: the same for every door.
     pub(crate) serving: Arc<watch::Sender<bool>>,
+    /// A place for each snapshot that may be on its way to a client, over all doors.
+    pub(crate) snapshots: Arc<Semaphore>,
     /// Set once, when the server stops: open streams end.
     pub(crate) is_stopping: Cell<bool>,
     /// No leader for three election timeouts: streams that asked for one end.
@@ -64,6 +66,7 @@ impl Door {
         metrics: Arc<DoorMetrics>,
         page: Arc<Page>,
         serving: Arc<watch::Sender<bool>>,
+        snapshots: Arc<Semaphore>,
     ) -> Self {
         Self {
             config,
@@ -73,6 +76,7 @@ impl Door {
             sink: Arc::new(Sink::new()),
             slots: Rc::default(),
             serving,
+            snapshots,
             is_stopping: Cell::new(false),
             is_leader_lost: Cell::new(false),
             reads: Reads::default(),

@@ -18,6 +18,7 @@ use crate::completions;
 use crate::config::{ApiConfig, Limits, Listen, Listener, Role};
 use crate::door::Door;
 use crate::hall::{Entrance, Hall};
+use crate::handlers::snapshot;
 use crate::listen::{self, Bound};
 use crate::metrics::{DoorMetrics, Page};
 use crate::tls::Keeper;
@@ -94,6 +95,7 @@ impl Doors {
         let config = Arc::new(config);
         let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
         let serving = Arc::new(watch::Sender::new(true));
+        let snapshots = Arc::new(Semaphore::new(snapshot::AT_ONCE));
         let (stop, stopped) = watch::channel(None);
         let mut doors = Self { stop, threads: Vec::new(), addresses, keeper: keeper.clone() };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
@@ -105,6 +107,7 @@ impl Doors {
                 metrics,
                 page: Arc::clone(&page),
                 serving: Arc::clone(&serving),
+                snapshots: Arc::clone(&snapshots),
                 sockets: Arc::clone(&sockets),
                 stopped: stopped.clone(),
             };
@@ -199,6 +202,7 @@ struct Seed {
     metrics: Arc<DoorMetrics>,
     page: Arc<Page>,
     serving: Arc<watch::Sender<bool>>,
+    snapshots: Arc<Semaphore>,
     sockets: Arc<Semaphore>,
     stopped: watch::Receiver<Option<Instant>>,
 }
@@ -220,7 +224,8 @@ impl Seed {
 
     fn serve(self, runtime: &LocalRuntime, ready: mpsc::Sender<io::Result<()>>) {
         runtime.block_on(async move {
-            let door = Rc::new(Door::new(self.config, self.backend, self.metrics, self.page, self.serving));
+            let (serving, snapshots) = (self.serving, self.snapshots);
+            let door = Rc::new(Door::new(self.config, self.backend, self.metrics, self.page, serving, snapshots));
             spawn(completions::dispatch(Arc::clone(&door.sink), Rc::clone(&door.slots)));
             let observer = Rc::clone(&door);
             spawn(completions::sweep(Rc::clone(&door.slots), move |now| observer.note_leader(now)));

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"milepost.dev/test/compat/harness"
 )
@@ -205,6 +207,22 @@ func TestGoneClient(t *testing.T) {
 	if _, err := io.ReadFull(answer.Snapshot, make([]byte, 100_000)); err != nil {
 		t.Fatal(err)
 	}
+	// Each snapshot on its way has a place, and there are few.
+	others, leaveOthers := context.WithCancel(ctx)
+	refused := 0
+	for range 8 {
+		more, err := c.SnapshotWithVersion(others)
+		if err == nil {
+			_, err = io.ReadFull(more.Snapshot, make([]byte, 100_000))
+		}
+		if status.Code(err) == codes.ResourceExhausted || (err != nil && strings.Contains(err.Error(), "snapshots are being taken")) {
+			refused++
+		}
+	}
+	if !harness.SubjectIsReference(t) && refused != 5 {
+		t.Errorf("%d of 8 further snapshots were refused", refused)
+	}
+	leaveOthers()
 	leave()
 	answer.Snapshot.Close()
 	// A physical compaction waits until its deletions are done.

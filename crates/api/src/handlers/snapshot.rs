@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,8 @@ use crate::status::{self, Code, Status};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that wait for the client, at most.
 const CHUNKS_WAITING: usize = 8;
+/// Snapshots on their way at once, over all clients: each has a thread, and keeps compactions from deleting.
+pub(crate) const AT_ONCE: usize = 4;
 /// No compaction deletes anything while the stream lasts: a client that takes less than this is cut off.
 const PACE_BYTES_PER_SECOND: u64 = 1 << 20;
 /// What every client is given beside that.
@@ -50,12 +53,19 @@ pub(crate) async fn snapshot(stage: Stage, request: Result<pb::SnapshotRequest, 
 
 async fn stream(stage: &Stage) -> Result<(), Status> {
     let door = &stage.door;
+    let place = Arc::clone(&door.snapshots).try_acquire_owned().map_err(|_| {
+        let text = format!("milepost: {AT_ONCE} snapshots are being taken already; try again when one is done");
+        Status::with(Code::ResourceExhausted, text)
+    })?;
     let (pieces, mut next) = mpsc::channel(CHUNKS_WAITING);
     let store = door.reader().store();
     // A thread of its own: it may wait for the client for minutes, and nobody waits for it.
     std::thread::Builder::new()
         .name("snapshot".into())
-        .spawn(move || read(&store, &pieces))
+        .spawn(move || {
+            read(&store, &pieces);
+            drop(place);
+        })
         .map_err(|why| Status::with(Code::Unknown, format!("no thread for a snapshot: {why}")))?;
     let Some(begin) = receive(door, &mut next).await? else { return Err(confused("a snapshot broke off")) };
     let Piece::Begin { total_bytes, version } = begin else { return Err(confused("a snapshot without its length")) };
