@@ -59,6 +59,12 @@ fn names_of_later_versions_say_so() {
 fn etcdctl_is_the_first_word() {
     let output = run_to_end(&args(&["etcdctl", "version"]));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.starts_with("etcdctl version: 3.7.1
-"), "{text}");
+    assert!(
+        output.status.success()
+            && text.starts_with(
+                "etcdctl version: 3.7.1
+"
+            ),
+        "{text}"
+    );
 }
