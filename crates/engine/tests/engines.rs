@@ -164,3 +164,22 @@ fn a_successor_takes_the_place_and_the_old_files_go_with_the_last_reader() {
     assert_eq!(again.path(), root.join("2"));
     assert_eq!(all(&again, Table::Meta, Bound::Unbounded, Bound::Unbounded), [(b"new".to_vec(), Vec::new())]);
 }
+
+/// LMDB leaves a large value's pages as they are when a shorter one takes its place in the same transaction.
+#[test]
+fn a_large_value_made_shorter_in_its_transaction_is_sound() {
+    let dir = tempfile::tempdir().expect("directory");
+    let disk = LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("open");
+    let mut txn = disk.write().expect("write");
+    txn.put(Table::History, b"key", &[1; 20_000]).expect("put");
+    txn.put(Table::History, b"key", &[2; 3_000]).expect("put");
+    txn.commit().expect("commit");
+    let read =
+        |disk: &LmdbEngine| disk.read().expect("read").get(Table::History, b"key").expect("sound").map(<[u8]>::to_vec);
+    assert_eq!(read(&disk), Some(vec![2; 3_000]));
+    drop(disk);
+    // As after a run without syncs: the start walks through all pages.
+    std::fs::write(dir.path().join("UNSYNCED"), b"").expect("mark");
+    let disk = LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("every page is in order");
+    assert_eq!(read(&disk), Some(vec![2; 3_000]));
+}

@@ -273,7 +273,13 @@ pub(super) fn overflow_pages(len: usize, page_size: usize) -> u64 {
     ((HEADER_LEN + len).div_ceil(page_size)).max(1) as u64
 }
 
-/// Is this the head of an overflow page for a value of `len` bytes?
+/// Pages that the overflow page with this head says it has.
+pub(super) fn said_pages(head: &[u8]) -> u64 {
+    u64::from(u32_at(head, 12))
+}
+
+/// Is this the head of an overflow page for a value of `len` bytes? LMDB leaves a page its length when a shorter value is
+/// written over one of the same transaction, so it may have more than it takes.
 pub(super) fn check_overflow(number: u64, head: &[u8], len: usize, page_size: usize) -> Found<()> {
     if u64_at(head, 0) != number {
         return fault(number, format!("says that it is page {}", u64_at(head, 0)));
@@ -281,6 +287,6 @@ pub(super) fn check_overflow(number: u64, head: &[u8], len: usize, page_size: us
     if u16_at(head, 10) != OVERFLOW {
         return fault(number, format!("is of kind {:#x}, not {OVERFLOW:#x}", u16_at(head, 10)));
     }
-    let (said, needed) = (u64::from(u32_at(head, 12)), overflow_pages(len, page_size));
-    if said == needed { Ok(()) } else { fault(number, format!("has {said} pages for a value that takes {needed}")) }
+    let (said, needed) = (said_pages(head), overflow_pages(len, page_size));
+    if said >= needed { Ok(()) } else { fault(number, format!("has {said} pages for a value that takes {needed}")) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::page::{Fault, Found, Kind, MAX_DEPTH, Meta, Tree, Value, fault, overflow_pages, u64_at};
+use super::page::{Fault, Found, Kind, MAX_DEPTH, Meta, Tree, Value, fault, overflow_pages, said_pages, u64_at};
 use super::tree::{Fence, Pages, check_leaf};
 
 /// What was counted below a page.
@@ -121,7 +121,7 @@ impl<'m> Whole<'m> {
             let node = page.node(slot, Kind::Leaf)?;
             let value = self.pages.value(&node)?;
             if let Value::Apart(first, len) = node.value() {
-                let pages = overflow_pages(len, self.pages.page_size);
+                let pages = said_pages(self.pages.raw(first, overflow_pages(len, self.pages.page_size))?);
                 self.meet(first, pages)?;
                 self.count.overflows += pages;
             }
