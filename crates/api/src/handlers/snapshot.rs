@@ -11,6 +11,7 @@ use milepost_mvcc::Store;
 use milepost_proto::etcdserverpb as pb;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::door::{Door, confused};
 use crate::grpc::Stage;
@@ -103,32 +104,53 @@ async fn receive(door: &Rc<Door>, next: &mut mpsc::Receiver<Piece>) -> Result<Op
 
 /// Reads the store from beginning to end; ends early when the client is gone.
 fn read(store: &Store, pieces: &mpsc::Sender<Piece>) {
+    let mut until = Instant::now() + PATIENCE;
     let written = Database::prepare(store).and_then(|database| {
+        until += Duration::from_secs(database.total_bytes() / PACE_BYTES_PER_SECOND);
         let version = database.storage_version().map(|version| version.to_string()).unwrap_or_default();
         let begin = Piece::Begin { total_bytes: database.total_bytes(), version };
-        let out = Chunks { pieces, gathered: BytesMut::with_capacity(CHUNK_BYTES), sum: Sha256::new() };
+        let out = Chunks { pieces, until, gathered: BytesMut::with_capacity(CHUNK_BYTES), sum: Sha256::new() };
         out.pass(begin).map_err(|gone| DatabaseError::Emit(gone.into()))?;
         let out = database.write(out)?;
         let sum = Bytes::copy_from_slice(&out.sum.finalize());
-        // Without a listener there is nobody to tell either.
-        let _ = pieces.blocking_send(Piece::Bytes(sum));
-        Ok(())
+        pass(pieces, until, Piece::Bytes(sum)).map_err(|gone| DatabaseError::Emit(gone.into()))
     });
     if let Err(why) = written {
-        let _ = pieces.blocking_send(Piece::Failed(why.to_string()));
+        // Without a listener there is nobody to tell.
+        let _ = pass(pieces, until, Piece::Failed(why.to_string()));
+    }
+}
+
+/// Hands `piece` on. The limit is kept here as well as in the stream: with its window closed, a client's stream is not
+/// looked at by anybody.
+fn pass(pieces: &mpsc::Sender<Piece>, until: Instant, mut piece: Piece) -> io::Result<()> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+    loop {
+        piece = match pieces.try_send(piece) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"));
+            }
+            Err(TrySendError::Full(_)) if Instant::now() >= until => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the snapshot too slowly"));
+            }
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
 /// Gathers pages into chunks and sums them up.
 struct Chunks<'p> {
     pieces: &'p mpsc::Sender<Piece>,
+    until: Instant,
     gathered: BytesMut,
     sum: Sha256,
 }
 
 impl Chunks<'_> {
     fn pass(&self, piece: Piece) -> io::Result<()> {
-        self.pieces.blocking_send(piece).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
+        pass(self.pieces, self.until, piece)
     }
 }
 
