@@ -20,7 +20,7 @@ pub(crate) struct Call {
 }
 
 /// Longest timeout that is believed; more is no deadline. A client may send 99999999 hours.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Call {
     /// One that the server makes itself, by the server's own time limit.

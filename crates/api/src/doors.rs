@@ -69,6 +69,7 @@ impl Doors {
     /// # Errors
     /// An address cannot be bound, or the system gives no thread. Nothing stays open then.
     pub fn start(config: ApiConfig, backend: Arc<dyn Backend>) -> Result<Self, DoorError> {
+        raise_descriptors();
         let count = match config.doors {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -181,6 +182,15 @@ fn places(listeners: &[Listener]) -> Vec<(&Listen, Ways)> {
         }
     }
     places
+}
+
+/// As many open files as the system lets this process have, as programs in Go take by themselves: service managers set a
+/// low first limit for the sake of old programs.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is forbidden the first limit stays, and fewer clients are let in.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// How many clients may be connected at once.

@@ -23,6 +23,11 @@ use crate::{ready, signals, start, version, wiring};
 /// How long a start may wait for the log to be applied before it says so.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The environment; what is no UTF-8 in it is nobody's flag, and no reason to fall over.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
+
 /// Runs the server with these words (without the program's name) until it is told to stop; the exit code.
 ///
 /// Codes are etcd's: 2 for words that are not understood, 1 for a start that is refused, 0 for a member that was removed.
@@ -30,7 +35,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn run(words: &[OsString]) -> i32 {
     let args: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let request = words::parse(&args, std::env::vars());
+    let request = words::parse(&args, variables());
     let settings = match request {
         Ok(Request::Version) => {
             print!("{}", version::lines());

@@ -216,6 +216,13 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_that_no_host_has_is_not_worked_on() {
+        // Each such character looks through all others: 64 KiB of them would hold up everybody on this core.
+        assert!(huffman::harmless(&[b'<'; 64 * 1024]).is_none());
+        assert!(huffman::harmless(b"http").is_some());
+    }
+
+    #[test]
     fn twins_are_as_long_and_harmless() {
         for byte in b' '..0x7f {
             let twin = twin(byte);

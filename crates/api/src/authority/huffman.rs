@@ -73,6 +73,10 @@ const HARMLESS: [(u32, u8); 7] = [(5, b'a'), (6, b'b'), (7, b'j'), (8, b'X'), (1
 /// Some lengths have no harmless character, so a character of such a length shares its bits with another one: `#` (12)
 /// and `i` (5) have room for `j` (7) and `!` (10).
 pub fn harmless(text: &[u8]) -> Option<Vec<u8>> {
+    // The search below is quadratic, and no name of a host is longer.
+    if text.len() > AUTHORITY_BYTES_MAX {
+        return None;
+    }
     let mut lengths: Vec<u32> = text.iter().map(|byte| length(*byte)).collect::<Option<_>>()?;
     for at in 0..lengths.len() {
         if of_length(lengths[at]).is_some() {
@@ -88,6 +92,9 @@ pub fn harmless(text: &[u8]) -> Option<Vec<u8>> {
     }
     lengths.into_iter().map(of_length).collect()
 }
+
+/// Longest authority that is mended, in bytes.
+const AUTHORITY_BYTES_MAX: usize = 1024;
 
 fn of_length(bits: u32) -> Option<u8> {
     HARMLESS.iter().find_map(|(known, byte)| (*known == bits).then_some(*byte))

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::call::Call;
+use crate::call::{Call, LONGEST_TIMEOUT};
 use crate::status::{Code, Status};
 
 /// Headers that reach the handlers with `grpcgateway-` before their name.
@@ -50,7 +50,8 @@ pub(crate) fn call(headers: &HeaderMap, now: Instant) -> Result<Call, Status> {
                 Status::with(Code::InvalidArgument, format!("invalid grpc-timeout: {text}"))
             };
             let timeout = timeout(value.as_bytes()).ok_or_else(invalid)?;
-            timeout.and_then(|timeout| now.checked_add(timeout))
+            // As over gRPC, a time beyond all use is none; the timer could not count so far.
+            timeout.filter(|timeout| *timeout < LONGEST_TIMEOUT).and_then(|timeout| now.checked_add(timeout))
         }
     };
     check_binary(headers)?;
@@ -125,6 +126,18 @@ mod tests {
     fn headers(pairs: &[(&str, &[u8])]) -> HeaderMap {
         let pair = |(name, value): &(&str, &[u8])| (name.parse().unwrap(), HeaderValue::from_bytes(value).unwrap());
         pairs.iter().map(pair).collect::<HeaderMap>()
+    }
+
+    #[test]
+    fn a_timeout_beyond_all_use_is_none() {
+        // The timer adds to a deadline: one near the end of all time must never reach it.
+        let now = Instant::now();
+        for number in [i64::MAX, i64::MAX - 1000, 400 * 24 * 3600] {
+            let text = format!("{number}S");
+            let call = call(&headers(&[("grpc-timeout", text.as_bytes())]), now).unwrap();
+            assert_eq!(call.deadline, None, "{text}");
+        }
+        assert!(call(&headers(&[("grpc-timeout", b"5S")]), now).unwrap().deadline.is_some());
     }
 
     #[test]

@@ -55,7 +55,15 @@ impl<T> Part<T> {
         }
         // Taken before reading: what is written meanwhile is seen the next time.
         self.stamps = stamps;
-        let bytes = self.paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let read = self.paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>();
+        let bytes = read.map_err(|(kind, why)| {
+            // For want of descriptors, say: the reason may be gone at the next handshake, and a revocation must not be
+            // missed. A name or a right that is missing shows in the stamp when it comes.
+            if !matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) {
+                self.stamps.clear();
+            }
+            why
+        })?;
         if self.value.is_some() && bytes == self.bytes {
             return Ok(false);
         }
@@ -68,10 +76,10 @@ impl<T> Part<T> {
 /// Nobody's certificates or revocations are longer; a name that leads to a device must not fill the memory.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path) -> Result<Vec<u8>, (io::ErrorKind, String)> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
-    read.map_err(|why| format!("open {}: {}", path.display(), reason(&why)))?;
+    read.map_err(|why| (why.kind(), format!("open {}: {}", path.display(), reason(&why))))?;
     Ok(bytes)
 }
 

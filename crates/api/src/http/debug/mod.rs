@@ -35,11 +35,16 @@ pub(super) async fn page(door: &Rc<Door>, path: &str, is_get: bool) -> Reply {
     }
 }
 
+/// The command line; what is no UTF-8 in it is shown as such.
+fn words() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
 /// What stands behind the name of one of Go's profiles.
 fn pprof(profile: &str) -> Reply {
     let text = match profile {
         "" => return super::page(StatusCode::OK, HTML, INDEX),
-        "cmdline" => std::env::args().collect::<Vec<_>>().join("\0"),
+        "cmdline" => words().join("\0"),
         // No table of names is in the binary.
         "symbol" => "num_symbols: 0\n".to_owned(),
         "goroutine" | "threadcreate" => kernel::threads(),

@@ -24,7 +24,7 @@ pub(super) async fn page(door: &Rc<Door>) -> Reply {
         Ok(Ok(status)) => raft(door.backend.standing().member_id, &status),
         _ => "null".into(),
     };
-    let cmdline = serde_json::Value::from(std::env::args().collect::<Vec<_>>());
+    let cmdline = serde_json::Value::from(super::words());
     let descriptors = metrics::descriptors_max();
     // Of Go's numbers those that have a meaning here: what the kernel has given, and how much of it is no file.
     let (sys, heap, stack) = (bytes_of("VmRSS"), bytes_of("RssAnon"), bytes_of("VmStk"));
