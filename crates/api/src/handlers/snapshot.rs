@@ -1,8 +1,11 @@
 //! The store as a database file of etcd's, streamed to one client.
 
 use std::io::{self, Write};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +14,6 @@ use milepost_mvcc::Store;
 use milepost_proto::etcdserverpb as pb;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use crate::door::{Door, confused};
 use crate::grpc::Stage;
@@ -123,20 +125,33 @@ fn read(store: &Store, pieces: &mpsc::Sender<Piece>) {
 
 /// Hands `piece` on. The limit is kept here as well as in the stream: with its window closed, a client's stream is not
 /// looked at by anybody.
-fn pass(pieces: &mpsc::Sender<Piece>, until: Instant, mut piece: Piece) -> io::Result<()> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+fn pass(pieces: &mpsc::Sender<Piece>, until: Instant, piece: Piece) -> io::Result<()> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut room = pin!(pieces.reserve());
     loop {
-        piece = match pieces.try_send(piece) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"));
+        match room.as_mut().poll(&mut context) {
+            Poll::Ready(Ok(place)) => {
+                place.send(piece);
+                return Ok(());
             }
-            Err(TrySendError::Full(_)) if Instant::now() >= until => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the snapshot too slowly"));
-            }
-            Err(TrySendError::Full(piece)) => piece,
-        };
-        std::thread::sleep(LOOK_AGAIN);
+            Poll::Ready(Err(_)) => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")),
+            Poll::Pending => {}
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the snapshot too slowly"));
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Goes on with the thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
