@@ -151,7 +151,7 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The same files give the same tarball: order, owners and times do not depend on who packs.
+/// The same files give the same tarball: order, owners and times (gzip's too, for which -n) do not depend on who packs.
 fn pack(out: &Path, name: &str) -> Result<PathBuf, String> {
     let tarball = out.join(format!("{name}.tar.gz"));
     let when = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(bins::root()).output();
@@ -162,15 +162,20 @@ fn pack(out: &Path, name: &str) -> Result<PathBuf, String> {
         .map_or_else(|| "0".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     bins::run(
         Command::new("tar")
-            .args(["--create", "--gzip", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+            .args([
+                "--create",
+                "--use-compress-program=gzip -n",
+                "--sort=name",
+                "--owner=0",
+                "--group=0",
+                "--numeric-owner",
+            ])
             .arg(format!("--mtime=@{when}"))
             .arg("--file")
             .arg(&tarball)
             .arg("--directory")
             .arg(out)
-            .arg(name)
-            // Without it gzip writes the time of packing into its header.
-            .env("GZIP", "-n"),
+            .arg(name),
     )?;
     Ok(tarball)
 }
