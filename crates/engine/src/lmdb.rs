@@ -158,6 +158,9 @@ impl LmdbEngine {
             move |source| EngineError::Io { path, action, source }
         };
         let data = path.join(DATA_FILE);
+        if was_never_synced(&data).map_err(io(&data, "look at"))? {
+            fs::remove_file(&data).map_err(io(&data, "remove"))?;
+        }
         let is_new = !data.exists();
         let unsynced = path.join(UNSYNCED);
         let was_unsynced = unsynced.exists();
@@ -320,6 +323,30 @@ fn lmdb_error(path: &Path, action: &'static str) -> impl FnOnce(heed::Error) -> 
 
 /// LMDB's name for the file.
 const DATA_FILE: &str = "data.mdb";
+
+/// Is this what a power cut has left of a store while it was made? The two pages that every store begins with are durable
+/// before anything is in it, so one of them is empty only in a file that nobody has ever relied on: what it was to hold is
+/// still in the log, and if it is not, the start finds the gap and refuses.
+fn was_never_synced(data: &Path) -> std::io::Result<bool> {
+    /// A store that has just been made is smaller.
+    const LARGEST: u64 = 1 << 20;
+    const SECTOR: usize = 512;
+    const PAGE: u64 = 4096;
+    let file = match File::open(data) {
+        Ok(file) if file.metadata()?.len() <= LARGEST => file,
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for start in [0, PAGE] {
+        let mut sector = [0; SECTOR];
+        let read = std::os::unix::fs::FileExt::read_at(&file, &mut sector, start)?;
+        if sector[..read].iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// Stands beside the file while it is written without waiting for the disk, until an orderly end.
 const UNSYNCED: &str = "UNSYNCED";
