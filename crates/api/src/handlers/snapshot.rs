@@ -34,8 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 enum Piece {
     /// Once, before anything else: length of the file, and the version of its schema.
     Begin { total_bytes: u64, version: String },
-    /// The next bytes of the file; after the last of them the checksum of all.
+    /// The next bytes of the file.
     Bytes(Bytes),
+    /// The end: the checksum of all bytes.
+    Sum(Bytes),
     /// It could not be read.
     Failed(String),
 }
@@ -72,28 +74,35 @@ async fn stream(stage: &Stage) -> Result<(), Status> {
         .map_err(|why| Status::with(Code::Unknown, format!("no thread for a snapshot: {why}")))?;
     let Some(begin) = receive(door, &mut next).await? else { return Err(confused("a snapshot broke off")) };
     let Piece::Begin { total_bytes, version } = begin else { return Err(confused("a snapshot without its length")) };
-    let limit = PATIENCE + Duration::from_secs(total_bytes / PACE_BYTES_PER_SECOND);
-    let sending = send(stage, &mut next, total_bytes, &version);
-    tokio::time::timeout(limit, sending).await.unwrap_or_else(|_| {
-        let text = format!("the snapshot of {total_bytes} bytes was not taken within {} s", limit.as_secs());
-        Err(Status::with(Code::DeadlineExceeded, text))
-    })
+    send(stage, &mut next, total_bytes, &version).await
 }
 
 async fn send(stage: &Stage, next: &mut mpsc::Receiver<Piece>, total_bytes: u64, version: &str) -> Result<(), Status> {
     let mut left = total_bytes;
-    while let Some(piece) = receive(&stage.door, next).await? {
-        let Piece::Bytes(blob) = piece else { return Err(confused("a snapshot began twice")) };
-        // The checksum at the end is not counted.
-        left = left.saturating_sub(blob.len() as u64);
+    loop {
+        let (blob, is_end) = match receive(&stage.door, next).await? {
+            Some(Piece::Bytes(blob)) => (blob, false),
+            Some(Piece::Sum(sum)) => (sum, true),
+            Some(Piece::Begin { .. } | Piece::Failed(_)) => return Err(confused("a snapshot began twice")),
+            // Without its checksum a file is not whole: the thread has run out of patience with this client.
+            None => {
+                let text = format!("the snapshot of {total_bytes} bytes was not taken in time");
+                return Err(Status::with(Code::DeadlineExceeded, text));
+            }
+        };
+        if !is_end {
+            left = left.saturating_sub(blob.len() as u64);
+        }
         let message = pb::SnapshotResponse { header: None, remaining_bytes: left, blob, version: version.to_owned() };
         stage.outlet.send(&message);
         stage.outlet.drained().await;
+        if is_end {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
-/// The next piece; `None`: that was all.
+/// The next piece; `None`: the thread has ended.
 async fn receive(door: &Rc<Door>, next: &mut mpsc::Receiver<Piece>) -> Result<Option<Piece>, Status> {
     tokio::select! {
         piece = next.recv() => match piece {
@@ -115,7 +124,7 @@ fn read(store: &Store, pieces: &mpsc::Sender<Piece>) {
         out.pass(begin).map_err(|gone| DatabaseError::Emit(gone.into()))?;
         let out = database.write(out)?;
         let sum = Bytes::copy_from_slice(&out.sum.finalize());
-        pass(pieces, until, Piece::Bytes(sum)).map_err(|gone| DatabaseError::Emit(gone.into()))
+        pass(pieces, until, Piece::Sum(sum)).map_err(|gone| DatabaseError::Emit(gone.into()))
     });
     if let Err(why) = written {
         // Without a listener there is nobody to tell.
@@ -123,8 +132,7 @@ fn read(store: &Store, pieces: &mpsc::Sender<Piece>) {
     }
 }
 
-/// Hands `piece` on. The limit is kept here as well as in the stream: with its window closed, a client's stream is not
-/// looked at by anybody.
+/// Hands `piece` on. The limit is kept here: with its window closed, a client's stream is not looked at by anybody.
 fn pass(pieces: &mpsc::Sender<Piece>, until: Instant, piece: Piece) -> io::Result<()> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
