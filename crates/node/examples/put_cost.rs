@@ -45,7 +45,7 @@ fn main() {
     let world = World {
         disk: Arc::new(OsDisk),
         clock: Arc::new(OsClock),
-        letters: Box::new(NoLetters),
+        letters: Arc::new(NoLetters),
         open_store: Box::new(|path| {
             let engine = LmdbEngine::open(path, LmdbOptions::default())?;
             Store::open(Arc::new(engine), StoreOptions::default())

@@ -2,6 +2,7 @@
 
 use crate::config::NodeConfig;
 use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, RaftStatus, Role};
+use crate::letters::Letters;
 use crate::log::Value;
 use crate::metrics::NodeMetrics;
 use crate::recovery::{self, Recovery, StartError, guard};
@@ -10,7 +11,7 @@ use crate::shell::defragmenter::{self, DefragmentDone};
 use crate::shell::duties::Duties;
 use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
-use crate::shell::raft_loop::{Command, Letters, RaftLoop, TellStatus};
+use crate::shell::raft_loop::{Command, RaftLoop, TellStatus};
 use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
 use crate::waiter::{Completion, NodeError, Waiter};
 use bytes::Bytes;
@@ -42,7 +43,7 @@ pub struct World {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The way to other members.
-    pub letters: Box<dyn Letters>,
+    pub letters: Arc<dyn Letters>,
     /// The store.
     pub open_store: OpenStore,
 }
@@ -189,6 +190,11 @@ impl Node {
     /// A message to `peer` was not delivered.
     pub fn report_unreachable(&self, peer: MemberId) {
         let _ = self.inner.shared.to_raft.push(Command::Input(Input::Unreachable(peer.0)));
+    }
+
+    /// The snapshot to `peer` has arrived, or not.
+    pub fn report_snapshot(&self, peer: MemberId, ok: bool) {
+        let _ = self.inner.shared.to_raft.push(Command::Input(Input::SnapshotSent { to: peer.0, ok }));
     }
 
     /// Has `tell` told how Raft stands; a stopped member drops it untold.
@@ -341,7 +347,7 @@ fn spawn(
     config: &NodeConfig,
     shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
-    letters: Box<dyn Letters>,
+    letters: Arc<dyn Letters>,
     machine: Machine,
     recovery: Recovery,
     lock: Box<dyn Lock>,

@@ -26,7 +26,7 @@ pub fn world(config: &Config, log: &Arc<dyn Log>) -> World {
     World {
         disk: Arc::clone(&disk),
         clock: Arc::new(OsClock),
-        letters: Box::new(NoLetters),
+        letters: Arc::new(NoLetters),
         open_store: open_store(disk, config, Arc::clone(log)),
     }
 }

@@ -271,6 +271,7 @@ impl ApplyLoop {
             shared.log.info(message, &fields);
         }
         self.note_membership(index);
+        self.tell(Command::Members(shared.reader.membership()));
         self.tell(Command::Input(Input::ConfChangeApplied { index, change: change.cloned() }));
     }
 

@@ -7,10 +7,12 @@ use super::reads::UnconfirmedReads;
 use super::role_log::log_role_change;
 use super::shared::{Shared, StopReason};
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
+use crate::letters::Letters;
 use crate::log::Value;
 use crate::request_id;
 use crate::waiter::{Answers, Completion, NodeError, Pending, Waiter};
 use bytes::Bytes;
+use milepost_machine::Membership;
 use milepost_proto::raftpb;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     /// Applied up to here, and something waits for it. Comes after the conf changes before it. What nothing waits for
     /// the Raft thread finds out by itself.
     Applied(u64),
+    /// Who is in the cluster from now on. Comes before the conf change that says so.
+    Members(Arc<Membership>),
     /// The cluster has removed this member.
     Removed,
     /// One of the member's own proposals has ended.
@@ -57,25 +61,11 @@ impl fmt::Debug for TellStatus {
     }
 }
 
-/// Takes messages to other members. Must not block: what cannot be sent is dropped and reported unreachable.
-pub trait Letters: Send {
-    /// In the order in which they were made.
-    fn send(&mut self, messages: Vec<raftpb::Message>);
-}
-
-/// A lone member has nobody to write to; what it would send to members it does not reach is dropped.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoLetters;
-
-impl Letters for NoLetters {
-    fn send(&mut self, _messages: Vec<raftpb::Message>) {}
-}
-
 /// The thread's state.
 pub(crate) struct RaftLoop {
     shared: Arc<Shared>,
     core: Core,
-    letters: Box<dyn Letters>,
+    letters: Arc<dyn Letters>,
     duties: Duties,
     /// Waiting for the leader's confirmation.
     reads: UnconfirmedReads,
@@ -97,7 +87,7 @@ pub(crate) struct RaftLoop {
 }
 
 impl RaftLoop {
-    pub fn new(shared: Arc<Shared>, core: Core, letters: Box<dyn Letters>, duties: Duties, tick: Duration) -> Self {
+    pub fn new(shared: Arc<Shared>, core: Core, letters: Arc<dyn Letters>, duties: Duties, tick: Duration) -> Self {
         let now = shared.now();
         let told_applied = core.standing().applied;
         Self {
@@ -124,6 +114,7 @@ impl RaftLoop {
         let start = RoleChange { passed: vec![(Role::Follower, self.core.standing().term)], ..RoleChange::default() };
         log_role_change(&*self.shared.log, self.shared.member.0, &start);
         let shared = Arc::clone(&self.shared);
+        self.letters.set_members(shared.reader.membership());
         let mut commands = Vec::new();
         // What was applied at start may already allow an election.
         self.handle(Input::Applied(self.told_applied));
@@ -161,6 +152,7 @@ impl RaftLoop {
                     self.handle(input);
                 }
                 Command::Applied(index) => applied = applied.max(index),
+                Command::Members(membership) => self.letters.set_members(membership),
                 Command::Removed => self.removed(now),
                 Command::Status(tell) => tell.0(self.core.raft_status()),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),

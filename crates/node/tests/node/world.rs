@@ -77,7 +77,7 @@ impl Home {
         let world = World {
             disk: Arc::new(self.disk.clone()),
             clock,
-            letters: Box::new(NoLetters),
+            letters: Arc::new(NoLetters),
             open_store: Box::new(move |_| Store::open(engine, store)),
         };
         Node::start(&self.config, world)
