@@ -283,7 +283,9 @@ func (s *Server) probe() error {
 	if err != nil {
 		return err
 	}
-	if status.StorageVersion == "" {
+	// etcd names 3.5.0 as long as its file has no version of its own: its monitor
+	// gives it one a moment after the cluster has agreed on its version.
+	if status.StorageVersion == "" || status.StorageVersion == "3.5.0" {
 		return errors.New("storage version not settled")
 	}
 	return nil
