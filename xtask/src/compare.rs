@@ -4,7 +4,7 @@
 //!  round 1   start both    put: etcd, ours    get: etcd, ours    …    kill both
 //!  round 2   start both    put: ours, etcd    get: ours, etcd    …
 //! ```
-//! Every round has two fresh servers, each in a process of its own, with its data on the same disk and default flags.
+//! Every round has two fresh servers (or clusters, `--members`), each in a process of its own, with its data on the same disk and default flags.
 //! They work in turn, row by row, so that what else the machine does meets both; an idle server costs about nothing.
 //! The load generator is ours for both.
 
@@ -13,12 +13,13 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::flags::{Flag, Flags};
-use crate::member::{Member, Place};
+use crate::member::{Cluster, Place};
 use crate::stats::{median, short};
 use crate::{bins, json};
 
 const FLAGS: &[Flag] = &[
     ("--quick", "", "the four rows of everyday, three rounds, under six minutes after the builds"),
+    ("--members", "N", "members of each cluster, all on this machine (1)"),
     ("--rounds", "N", "turns of each server (quick: 3, else 5)"),
     ("--only", "TEXT", "only rows whose name contains this"),
     ("--dist", "", "measure what is shipped (fat LTO) instead of the ci profile"),
@@ -106,9 +107,11 @@ pub fn run(words: &[String]) -> Result<(), String> {
     }
     let candidates = candidates(&flags)?;
     let began = Instant::now();
-    let (reference, ours) = turns(&rows, rounds, &candidates)?;
+    let members = flags.count("--members")?.unwrap_or(1);
+    let (reference, ours) = turns(&rows, rounds, members, &candidates)?;
+    let of = if members == 1 { String::new() } else { format!(", {members} members each, CPU and memory of all") };
     println!(
-        "\nMedians of {rounds} rounds, etcd → ours (ratio ours / etcd), in {:.0} s",
+        "\nMedians of {rounds} rounds{of}, etcd → ours (ratio ours / etcd), in {:.0} s",
         began.elapsed().as_secs_f64()
     );
     println!("{}", table(&rows, &reference, &ours));
@@ -131,7 +134,7 @@ struct Side<'a> {
     table: Table,
 }
 
-fn turns(rows: &[&Row], rounds: u64, candidates: &Candidates) -> Result<(Table, Table), String> {
+fn turns(rows: &[&Row], rounds: u64, members: u64, candidates: &Candidates) -> Result<(Table, Table), String> {
     let empty = || vec![vec![Vec::new(); FIGURES.len()]; rows.len()];
     let mut sides = [
         Side { name: "etcd", program: &candidates.reference, table: empty() },
@@ -139,7 +142,7 @@ fn turns(rows: &[&Row], rounds: u64, candidates: &Candidates) -> Result<(Table, 
     ];
     for number in 1..=rounds {
         eprint!("round {number}/{rounds}:");
-        round(rows, &mut sides, &candidates.bench)?;
+        round(rows, &mut sides, members, &candidates.bench)?;
         eprintln!();
         // Who goes first has the colder caches: it is the other one next time.
         sides.reverse();
@@ -149,19 +152,20 @@ fn turns(rows: &[&Row], rounds: u64, candidates: &Candidates) -> Result<(Table, 
     Ok((reference.table, ours.table))
 }
 
-/// Two fresh servers, all rows turn by turn.
-fn round(rows: &[&Row], sides: &mut [Side<'_>; 2], bench: &Path) -> Result<(), String> {
+/// Two fresh clusters, all rows turn by turn.
+fn round(rows: &[&Row], sides: &mut [Side<'_>; 2], members: u64, bench: &Path) -> Result<(), String> {
     let mut started = Vec::new();
     for side in sides.iter() {
         let place = Place::new(&format!("compare-{}", side.name))?;
-        let member = Member::start(side.program, &place).map_err(|error| format!("{}: {error}", side.name))?;
-        // The member first, its folder second: that is the order in which they are dropped.
-        started.push((member, place));
+        let cluster =
+            Cluster::start(side.program, &place, members).map_err(|error| format!("{}: {error}", side.name))?;
+        // The cluster first, its folder second: that is the order in which they are dropped.
+        started.push((cluster, place));
     }
     for (index, row) in rows.iter().enumerate() {
         eprint!(" {}", row.name);
-        for (side, (member, _)) in sides.iter_mut().zip(&started) {
-            let report = measure(bench, row, member).map_err(|error| format!("{}: {error}", side.name))?;
+        for (side, (cluster, _)) in sides.iter_mut().zip(&started) {
+            let report = measure(bench, row, cluster).map_err(|error| format!("{}: {error}", side.name))?;
             eprint!(" {} {}", side.name, short(json::number(&report, "ops_per_second").unwrap_or(0.0)));
             for (figure, values) in FIGURES.iter().zip(&mut side.table[index]) {
                 values.extend(json::number(&report, figure.field).map(|value| value / figure.divisor));
@@ -172,13 +176,13 @@ fn round(rows: &[&Row], sides: &mut [Side<'_>; 2], bench: &Path) -> Result<(), S
     Ok(())
 }
 
-/// Runs one row against `member` and returns the report.
-fn measure(bench: &Path, row: &Row, member: &Member) -> Result<String, String> {
+/// Runs one row against `cluster` and returns the report.
+fn measure(bench: &Path, row: &Row, cluster: &Cluster) -> Result<String, String> {
     let mut command = Command::new(bench);
     command
         .arg("bench")
         .args(row.words.split(' '))
-        .args(["--endpoints", &member.client(), "--server-pid", &member.pid().to_string(), "--json"])
+        .args(["--endpoints", &cluster.clients(), "--server-pid", &cluster.pids(), "--json"])
         .stderr(Stdio::inherit());
     let output = command.output().map_err(|error| format!("{}: {error}", bench.display()))?;
     let report = String::from_utf8_lossy(&output.stdout).trim().to_owned();

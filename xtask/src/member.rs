@@ -52,41 +52,58 @@ impl Drop for Place {
 pub struct Member {
     child: Child,
     client: SocketAddr,
+    log: PathBuf,
     /// From the start of the process to the first answered request.
     pub start: Duration,
 }
 
+/// Where a member listens, and what it is called.
+struct Seat {
+    name: String,
+    client: SocketAddr,
+    peer: SocketAddr,
+}
+
 impl Member {
-    /// Starts `program` with its data in `place` (fresh or used before) and waits until it has answered a request.
+    /// Starts `program` alone, with its data in `place` (fresh or used before), and waits until it has answered a
+    /// request.
     ///
     /// # Errors
     /// It ended, or did not answer in time; the end of its log is in the text.
     pub fn start(program: &Path, place: &Place) -> Result<Member, String> {
-        let [client, peer] = free_ports().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
-        let log_path = place.path().join("log");
-        let log = std::fs::File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
-        let url = |address: SocketAddr| format!("http://{address}");
+        let seat = seat("default".to_owned())?;
         let began = Instant::now();
-        let child = Command::new(program)
-            .arg("--data-dir")
-            .arg(place.path().join("data"))
-            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
-            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer))])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
-        let mut member = Member { child, client, start: Duration::ZERO };
-        member
-            .wait(began)
-            .map_err(|problem| format!("{} {problem}; its log ends:\n{}", program.display(), tail(&log_path)))?;
-        member.start = began.elapsed();
+        let mut member = Member::spawn(program, place.path(), &seat, std::slice::from_ref(&seat))?;
+        member.wait(began).map_err(|problem| format!("{} {problem}", program.display()))?;
         Ok(member)
     }
 
+    fn spawn(program: &Path, dir: &Path, seat: &Seat, all: &[Seat]) -> Result<Member, String> {
+        let log = dir.join("log");
+        let file = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let url = |address: SocketAddr| format!("http://{address}");
+        let cluster: Vec<String> = all.iter().map(|seat| format!("{}={}", seat.name, url(seat.peer))).collect();
+        let child = Command::new(program)
+            .args(["--name", &seat.name, "--data-dir"])
+            .arg(dir.join("data"))
+            .args(["--listen-client-urls", &url(seat.client), "--advertise-client-urls", &url(seat.client)])
+            .args(["--listen-peer-urls", &url(seat.peer), "--initial-advertise-peer-urls", &url(seat.peer)])
+            .args(["--initial-cluster", &cluster.join(",")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        Ok(Member { child, client: seat.client, log, start: Duration::ZERO })
+    }
+
     fn wait(&mut self, began: Instant) -> Result<(), String> {
+        self.wait_healthy(began).map_err(|problem| format!("{problem}; its log ends:\n{}", tail(&self.log)))?;
+        self.start = began.elapsed();
+        Ok(())
+    }
+
+    fn wait_healthy(&mut self, began: Instant) -> Result<(), String> {
         while !healthy(self.client) {
             if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
                 return Err(format!("ended by itself ({status})"));
@@ -118,7 +135,50 @@ impl Drop for Member {
     }
 }
 
-/// Two ports that the kernel holds free at this moment.
+/// Members of one cluster, all on this machine.
+pub struct Cluster(Vec<Member>);
+
+impl Cluster {
+    /// Starts `count` fresh members of a new cluster, each with a folder of its own below `place`, and waits until each
+    /// has answered a request.
+    ///
+    /// # Errors
+    /// One ended, or did not answer in time; the end of its log is in the text.
+    pub fn start(program: &Path, place: &Place, count: u64) -> Result<Cluster, String> {
+        let seats = (1..=count).map(|number| seat(format!("m{number}"))).collect::<Result<Vec<_>, _>>()?;
+        let began = Instant::now();
+        let mut members = Vec::new();
+        for seat in &seats {
+            let dir = place.path().join(&seat.name);
+            std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+            members.push(Member::spawn(program, &dir, seat, &seats)?);
+        }
+        for (member, seat) in members.iter_mut().zip(&seats) {
+            member.wait(began).map_err(|problem| format!("{}, {} {problem}", program.display(), seat.name))?;
+        }
+        Ok(Cluster(members))
+    }
+
+    /// The client addresses of all, with commas.
+    pub fn clients(&self) -> String {
+        self.joined(Member::client)
+    }
+
+    /// The process numbers of all, with commas.
+    pub fn pids(&self) -> String {
+        self.joined(|member| member.pid().to_string())
+    }
+
+    fn joined(&self, text: impl Fn(&Member) -> String) -> String {
+        self.0.iter().map(text).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn seat(name: String) -> Result<Seat, String> {
+    let [client, peer] = free_ports().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
+    Ok(Seat { name, client, peer })
+}
+
 /// Two ports of loopback that nobody listens on now.
 ///
 /// # Errors
