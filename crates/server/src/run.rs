@@ -299,22 +299,13 @@ fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
 /// The members of the new cluster; one that exists knows them itself.
 fn members(config: &Config, before: Before) -> Result<Members, End> {
     if before == Before::Member {
-        // A power cut may have left a member half formed: it forms again, from these. Names are not looked up for it.
+        // A power cut may have left a founder half formed: it forms again, from these. Names are not looked up for it.
         let named = cluster::members(&config.initial_cluster).unwrap_or_default();
-        let is_alone = named.len() == 1 && named.iter().all(|(name, _)| *name == config.name);
-        return Ok(if is_alone && config.is_new_cluster { named } else { Members::new() });
+        let is_founder = named.contains_key(&config.name);
+        return Ok(if is_founder && config.is_new_cluster { named } else { Members::new() });
     }
     let members = cluster::members(&config.initial_cluster).map_err(End::start)?;
     cluster::check_member(&config.name, &config.addresses.advertise_peer, &members).map_err(End::start)?;
-    if members.len() > 1 {
-        return Err(End::flags(Refusal::new(
-            format!(
-                "--initial-cluster names {} members; this version of Milepost runs as a lone member",
-                members.len()
-            ),
-            format!("name only {:?} in --initial-cluster", config.name),
-        )));
-    }
     if !config.is_new_cluster {
         return Err(End::flags(Refusal::new(
             "--initial-cluster-state=existing: this version of Milepost cannot join a cluster",

@@ -1,5 +1,8 @@
-//! A lone member from the outside: it begins, answers, stops, and goes on where it was.
+//! Members from the outside: one alone, or several over a network in memory. They begin, answer, stop, and go on where
+//! they were.
 
+mod cluster;
+mod cluster_world;
 mod defragment;
 mod life;
 mod lives;
