@@ -15,6 +15,7 @@
 //! - [`core`] is the deciding half: input in, effects out, nothing else. `validate` inside it is the gate for peers'
 //!   bytes.
 //! - `shell` is the doing half: threads, queues, waiters.
+//! - [`stepped`] is a node without threads, whose turns somebody else takes: how simulations drive the real one.
 //! - `recovery` turns a directory into a place to go on from, or refuses with a sentence.
 //! - [`log`] is how every room speaks to the operator.
 //!
@@ -36,6 +37,7 @@ mod node;
 mod recovery;
 pub mod request_id;
 mod shell;
+pub mod stepped;
 mod waiter;
 
 pub use compactor::CompactionMode;
@@ -47,4 +49,5 @@ pub use recovery::StartError;
 pub use recovery::guard::GuardError;
 pub use shell::defragmenter::DefragmentDone;
 pub use shell::shared::{LeaderWatcher, StopReason};
+pub use stepped::Stepped;
 pub use waiter::{Completion, CompletionSink, NodeError, Waiter};

@@ -96,28 +96,20 @@ impl Node {
     /// # Errors
     /// See [`StartError`]. Nothing runs then.
     pub fn start(config: &NodeConfig, world: World) -> Result<Self, StartError> {
-        let World { disk, clock, letters, open_store } = world;
-        let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
-        let (store, writer, opened) = open_store(&config.store_path())?;
-        defragmenter::at_start(&store, config.bootstrap_defragment_bytes, &*config.log)?;
-        let recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
-        log_start(config, &recovery);
-        let mut machine_config = config.machine.clone();
-        (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
-        let machine = Machine::open(store.clone(), writer, &opened, machine_config)
-            .map_err(|error| StartError::Broken(error.to_string()))?;
-        let hub = Hub::start(store.clone(), config.watch);
-        let membership = MembershipAt {
-            index: recovery.restart.applied,
-            conf_state: machine.conf_state().clone(),
-            v2_json: machine.membership_v2_json(),
-        };
-        let ids = (recovery.member, recovery.cluster);
-        let (reader, lessor) = (machine.reader(), machine.lessor());
-        let shared = Shared::new(ids, config, clock, store, reader, lessor, hub, membership);
-        shared.positions.applied.store(recovery.restart.applied, Ordering::Release);
-        let threads = spawn(config, Arc::new(shared), disk, letters, machine, recovery, lock)?;
-        Ok(threads)
+        let parts = Parts::assemble(config, world)?;
+        let shared = Arc::clone(&parts.shared);
+        match parts.spawn() {
+            Ok(threads) => Ok(Self { inner: Arc::new(Inner { shared, threads: Mutex::new(Some(threads)) }) }),
+            Err(error) => {
+                shared.stop(StopReason::Asked);
+                Err(StartError::Thread(error))
+            }
+        }
+    }
+
+    /// A handle to a node whose threads somebody else plays.
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self { inner: Arc::new(Inner { shared, threads: Mutex::new(None) }) }
     }
 
     /// An id for a proposal, unique in the cluster.
@@ -343,56 +335,84 @@ fn log_start(config: &NodeConfig, recovery: &Recovery) {
     config.log.info("restarting local member", &[cluster, member, commit, applied]);
 }
 
-fn spawn(
-    config: &NodeConfig,
-    shared: Arc<Shared>,
-    disk: Arc<dyn Disk>,
-    letters: Arc<dyn Letters>,
-    machine: Machine,
-    recovery: Recovery,
-    lock: Box<dyn Lock>,
-) -> Result<Node, StartError> {
-    let Recovery { wal, mut restart, snapshot_point, .. } = recovery;
-    restart.conf_state = machine.conf_state().clone();
-    let commit_at_start = restart.hard_state.commit();
-    let core_config = CoreConfig {
-        id: shared.member.0,
-        seed: config.seed,
-        election_ticks: usize::try_from(config.election_ticks).unwrap_or(usize::MAX),
-        heartbeat_ticks: 1,
-        pre_vote: config.pre_vote,
-        first_read_context: shared.request_ids.next(),
-        memory_bytes_max: MEMORY_BYTES_MAX,
-    };
-    let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
-    let duties = Duties::new(&shared, config, commit_at_start);
-    let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config.heartbeat);
-    let log = LogLoop {
-        shared: Arc::clone(&shared),
-        wal,
-        disk: Arc::clone(&disk),
-        snap_dir: config.snap_path(),
-        hard_state: restart.hard_state,
-        written_commit: 0,
-    };
-    let apply = ApplyLoop::new(
-        Arc::clone(&shared),
-        machine,
-        SnapshotRule { entries: config.snapshot_count, bytes: config.snapshot_bytes },
-        restart.applied - snapshot_point,
-        config.warning_apply,
-        commit_at_start,
-    );
-    let keeper = Keeper {
-        shared: Arc::clone(&shared),
-        disk,
-        snap_dir: config.snap_path(),
-        catch_up_entries: config.catch_up_entries,
-        max_snapshots: config.max_snapshots,
-        last_point: snapshot_point,
-        snapshot_count: config.snapshot_count,
-    };
-    let threads = (|| {
+/// A node before its threads are started: what each of them will own.
+pub(crate) struct Parts {
+    pub shared: Arc<Shared>,
+    pub raft: RaftLoop,
+    pub log: LogLoop,
+    pub apply: ApplyLoop,
+    pub keeper: Keeper,
+    pub lock: Box<dyn Lock>,
+}
+
+impl Parts {
+    /// Recovers the member and makes its loops; nothing runs yet.
+    pub fn assemble(config: &NodeConfig, world: World) -> Result<Self, StartError> {
+        let World { disk, clock, letters, open_store } = world;
+        let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
+        let (store, writer, opened) = open_store(&config.store_path())?;
+        defragmenter::at_start(&store, config.bootstrap_defragment_bytes, &*config.log)?;
+        let recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
+        log_start(config, &recovery);
+        let mut machine_config = config.machine.clone();
+        (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
+        let machine = Machine::open(store.clone(), writer, &opened, machine_config)
+            .map_err(|error| StartError::Broken(error.to_string()))?;
+        let hub = Hub::start(store.clone(), config.watch);
+        let membership = MembershipAt {
+            index: recovery.restart.applied,
+            conf_state: machine.conf_state().clone(),
+            v2_json: machine.membership_v2_json(),
+        };
+        let ids = (recovery.member, recovery.cluster);
+        let (reader, lessor) = (machine.reader(), machine.lessor());
+        let shared = Arc::new(Shared::new(ids, config, clock, store, reader, lessor, hub, membership));
+        shared.positions.applied.store(recovery.restart.applied, Ordering::Release);
+        let Recovery { wal, mut restart, snapshot_point, .. } = recovery;
+        restart.conf_state = machine.conf_state().clone();
+        let commit_at_start = restart.hard_state.commit();
+        let core_config = CoreConfig {
+            id: shared.member.0,
+            seed: config.seed,
+            election_ticks: usize::try_from(config.election_ticks).unwrap_or(usize::MAX),
+            heartbeat_ticks: 1,
+            pre_vote: config.pre_vote,
+            first_read_context: shared.request_ids.next(),
+            memory_bytes_max: MEMORY_BYTES_MAX,
+        };
+        let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
+        let duties = Duties::new(&shared, config, commit_at_start);
+        let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config.heartbeat);
+        let log = LogLoop {
+            shared: Arc::clone(&shared),
+            wal,
+            disk: Arc::clone(&disk),
+            snap_dir: config.snap_path(),
+            hard_state: restart.hard_state,
+            written_commit: 0,
+        };
+        let apply = ApplyLoop::new(
+            Arc::clone(&shared),
+            machine,
+            SnapshotRule { entries: config.snapshot_count, bytes: config.snapshot_bytes },
+            restart.applied - snapshot_point,
+            config.warning_apply,
+            commit_at_start,
+        );
+        let keeper = Keeper {
+            shared: Arc::clone(&shared),
+            disk,
+            snap_dir: config.snap_path(),
+            catch_up_entries: config.catch_up_entries,
+            max_snapshots: config.max_snapshots,
+            last_point: snapshot_point,
+            snapshot_count: config.snapshot_count,
+        };
+        Ok(Self { shared, raft, log, apply, keeper, lock })
+    }
+
+    fn spawn(self) -> std::io::Result<Threads> {
+        let Self { raft, log, apply, keeper, lock, .. } = self;
         Ok(Threads {
             log: thread("log", move || log.run())?,
             apply: thread("apply", move || apply.run())?,
@@ -400,13 +420,6 @@ fn spawn(
             raft: thread("raft", move || raft.run())?,
             lock,
         })
-    })();
-    match threads {
-        Ok(threads) => Ok(Node { inner: Arc::new(Inner { shared, threads: Mutex::new(Some(threads)) }) }),
-        Err(error) => {
-            shared.stop(StopReason::Asked);
-            Err(StartError::Thread(error))
-        }
     }
 }
 

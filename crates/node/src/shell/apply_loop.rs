@@ -87,21 +87,30 @@ impl ApplyLoop {
         let mut jobs = Vec::new();
         while shared.to_apply.take(&mut jobs, None) {
             for job in jobs.drain(..) {
-                match job {
-                    ApplyJob::Entries(entries) => {
-                        if !entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)) {
-                            return self.machine;
-                        }
-                    }
-                    ApplyJob::Snapshot(snapshot) => {
-                        let index = snapshot.metadata.map_or(0, |metadata| metadata.index());
-                        shared.broken(format!("this version cannot install another member's snapshot (index {index})"));
-                        return self.machine;
-                    }
+                if !self.turn(job) {
+                    return self.machine;
                 }
             }
         }
         self.machine
+    }
+
+    /// Does one job; false if the member must stop.
+    pub fn turn(&mut self, job: ApplyJob) -> bool {
+        match job {
+            ApplyJob::Entries(entries) => entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)),
+            ApplyJob::Snapshot(snapshot) => {
+                let index = snapshot.metadata.map_or(0, |metadata| metadata.index());
+                let why = format!("this version cannot install another member's snapshot (index {index})");
+                self.shared.broken(why);
+                false
+            }
+        }
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     /// False if the member must stop.

@@ -12,11 +12,12 @@ use crate::log::Value;
 use milepost_env::Disk;
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
-use milepost_wal::{SnapshotMark, snap};
+use milepost_wal::{SnapshotMark, WalError, snap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvError, sync_channel};
+use std::time::Duration;
 
 /// Work for the keeper.
 pub(crate) enum KeeperJob {
@@ -39,6 +40,21 @@ pub(crate) struct Keeper {
     pub snapshot_count: u64,
 }
 
+/// A point whose mark is on its way into the log.
+pub(crate) struct BegunPoint {
+    index: u64,
+    keep_from: u64,
+    start: Duration,
+    answer: Receiver<Result<(), WalError>>,
+}
+
+impl BegunPoint {
+    /// The log thread's answer; waits for it.
+    pub fn wait(&self) -> Result<Result<(), WalError>, RecvError> {
+        self.answer.recv()
+    }
+}
+
 impl Keeper {
     /// Runs until the queue is closed, or a point cannot be made.
     pub fn run(mut self) {
@@ -58,6 +74,14 @@ impl Keeper {
     }
 
     fn snapshot_point(&mut self) -> Result<(), String> {
+        match self.begin_point()? {
+            Some(begun) => self.end_point(&begun, begun.wait()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the store durable, writes the `.snap` file and asks the log for the mark; `None` if no point is to be made.
+    pub fn begin_point(&mut self) -> Result<Option<BegunPoint>, String> {
         // The store commits by itself; only a point that would be worth little is worth a commit of its own.
         let mut durable = self.shared.store.durable();
         if durable.index.0 < self.last_point + self.snapshot_count / 2 {
@@ -66,14 +90,14 @@ impl Keeper {
                 // No room: the store keeps its work and tries again, and the log is kept as long.
                 Err(error) if self.shared.store.failed().is_none() => {
                     self.put_off(&error);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error) => return Err(error.to_string()),
             };
         }
         let (index, term) = (durable.index.0, durable.term.0);
         if index <= self.last_point || !self.is_noted(index) {
-            return Ok(());
+            return Ok(None);
         }
         let membership = self.membership_at(index);
         let metadata = raftpb::SnapshotMetadata {
@@ -87,14 +111,35 @@ impl Keeper {
             Ok(_) => {}
             Err(error) if error.is_for_want_of_room() => {
                 self.put_off(&error);
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => return Err(error.to_string()),
         }
         self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
         let keep_from = index.saturating_sub(self.catch_up_entries);
-        if !self.mark(index, term, membership.conf_state, keep_from)? {
-            return Ok(());
+        let (done, answer) = sync_channel(1);
+        let mark = SnapshotMark { index: LogIndex(index), term: Term(term), conf_state: membership.conf_state };
+        let job = LogJob::SnapshotPoint { mark, keep_from: LogIndex(keep_from), done };
+        // A closed queue: the node stops.
+        Ok(self.shared.to_log.push(job).is_ok().then_some(BegunPoint { index, keep_from, start, answer }))
+    }
+
+    /// The log has answered: what the point allows to be thrown away goes.
+    pub fn end_point(
+        &mut self,
+        begun: &BegunPoint,
+        answer: Result<Result<(), WalError>, RecvError>,
+    ) -> Result<(), String> {
+        let &BegunPoint { index, keep_from, start, .. } = begun;
+        match answer {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_retryable() => {
+                self.put_off(&error);
+                return Ok(());
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
+            // The log thread ended before it came to this.
+            Err(RecvError) => return Ok(()),
         }
         self.shared.metrics.snap_save_total_duration_seconds.observe(self.shared.now().saturating_sub(start));
         self.last_point = index;
@@ -127,26 +172,6 @@ impl Keeper {
     /// The disk is full. What was tried can wait: the log is kept as long, and the next point is as good.
     fn put_off(&self, error: &dyn std::fmt::Display) {
         self.shared.log.warn("no snapshot point could be made", &[("error", error.to_string().into())]);
-    }
-
-    /// False if the node stops, or if there is no room.
-    fn mark(&self, index: u64, term: u64, conf_state: raftpb::ConfState, keep_from: u64) -> Result<bool, String> {
-        let (done, answer) = sync_channel(1);
-        let mark = SnapshotMark { index: LogIndex(index), term: Term(term), conf_state };
-        let job = LogJob::SnapshotPoint { mark, keep_from: LogIndex(keep_from), done };
-        if self.shared.to_log.push(job).is_err() {
-            return Ok(false);
-        }
-        match answer.recv() {
-            Ok(Ok(())) => Ok(true),
-            Ok(Err(error)) if error.is_retryable() => {
-                self.put_off(&error);
-                Ok(false)
-            }
-            Ok(Err(error)) => Err(error.to_string()),
-            // The log thread ended before it came to this.
-            Err(_) => Ok(false),
-        }
     }
 
     /// The membership as of `index`; older ones are not needed again.

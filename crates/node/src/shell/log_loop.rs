@@ -47,13 +47,19 @@ impl LogLoop {
         let shared = Arc::clone(&self.shared);
         let mut jobs = Vec::new();
         while shared.to_log.take(&mut jobs, None) {
-            if let Err(error) = self.batch(&mut jobs) {
-                shared.broken(error);
-                // The keeper may wait for a job that came meanwhile.
-                shared.to_log.abandon();
+            if !self.turn(&mut jobs) {
                 return;
             }
         }
+    }
+
+    /// Does all of `jobs`; false if the log has failed and the member stops.
+    pub fn turn(&mut self, jobs: &mut Vec<LogJob>) -> bool {
+        let Err(error) = self.batch(jobs) else { return true };
+        self.shared.broken(error);
+        // The keeper may wait for a job that came meanwhile.
+        self.shared.to_log.abandon();
+        false
     }
 
     fn batch(&mut self, jobs: &mut Vec<LogJob>) -> Result<(), WalError> {

@@ -52,6 +52,16 @@ impl<T> Queue<T> {
         drop(dropped);
     }
 
+    /// Does nothing wait?
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().items.is_empty()
+    }
+
+    /// Looks at what waits.
+    pub fn look<R>(&self, look: impl FnOnce(&[T]) -> R) -> R {
+        look(&self.state.lock().items)
+    }
+
     /// Swaps everything into `taken`, which must be empty; waits for something to come, or for `timeout`.
     ///
     /// False once the queue is closed and nothing is left.

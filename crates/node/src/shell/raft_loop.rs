@@ -111,13 +111,9 @@ impl RaftLoop {
 
     /// Runs until the queue is closed, or the core stops.
     pub fn run(mut self) {
-        let start = RoleChange { passed: vec![(Role::Follower, self.core.standing().term)], ..RoleChange::default() };
-        log_role_change(&*self.shared.log, self.shared.member.0, &start);
         let shared = Arc::clone(&self.shared);
-        self.letters.set_members(shared.reader.membership());
         let mut commands = Vec::new();
-        // What was applied at start may already allow an election.
-        self.handle(Input::Applied(self.told_applied));
+        self.begin();
         loop {
             // Before the queue is taken: conf changes are reported through it before they count as applied.
             let applied = shared.applied();
@@ -130,7 +126,17 @@ impl RaftLoop {
         self.fail_everybody();
     }
 
-    fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
+    /// Before the first round.
+    pub fn begin(&mut self) {
+        let start = RoleChange { passed: vec![(Role::Follower, self.core.standing().term)], ..RoleChange::default() };
+        log_role_change(&*self.shared.log, self.shared.member.0, &start);
+        self.letters.set_members(self.shared.reader.membership());
+        // What was applied at start may already allow an election.
+        self.handle(Input::Applied(self.told_applied));
+    }
+
+    /// Does what has come, and what is due. `applied` was read before `commands` were taken.
+    pub fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
         let mut proposals = Vec::new();
         let mut pending = Vec::new();
         let mut reads = Vec::new();
@@ -338,6 +344,16 @@ impl RaftLoop {
         }
     }
 
+    /// The deciding half.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// When the next tick is due, by the node's clock.
+    pub fn next_tick(&self) -> Duration {
+        self.next_tick
+    }
+
     fn publish(&self) {
         let standing = self.core.standing();
         let positions = &self.shared.positions;
@@ -387,7 +403,7 @@ impl RaftLoop {
     }
 
     /// The end: nobody is left waiting.
-    fn fail_everybody(mut self) {
+    pub fn fail_everybody(mut self) {
         // If this thread ends for another reason than a stop, the node must stop all the same.
         self.shared.stop(StopReason::Asked);
         self.shared.positions.alone.store(false, Ordering::SeqCst);
