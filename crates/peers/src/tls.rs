@@ -1,0 +1,365 @@
+//! TLS as the one who calls: rustls, with what the peer flags say.
+//!
+//! A server is trusted if its chain ends at an authority of `--peer-trusted-ca-file` (without one: of the system), or if
+//! its very certificate stands in that file: Go accepts that, and self-signed certificates of small setups live by it.
+//! Every file is read again for every connection, so that a renewed certificate needs no restart. Nothing is offered by
+//! ALPN: members speak HTTP/1.1, and an etcd that is offered `h2` would choose it and not speak it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::dial::Pipe;
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// `TLS1.2`
+    V12,
+    /// `TLS1.3`
+    V13,
+}
+
+/// How other members are called over `https`. Source: etcd `TLSInfo.ClientConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Our certificate with the chain above it, and its key, both PEM: `--peer-client-cert-file` and
+    /// `--peer-client-key-file`, without those `--peer-cert-file` and `--peer-key-file`.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Authorities for the certificates of others, PEM (`--peer-trusted-ca-file`); `None`: the system's.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Others' certificates are not looked at (`--peer-auto-tls`).
+    pub skip_verify: bool,
+    /// The name to look for in others' certificates instead of that of their URL.
+    pub server_name: Option<String>,
+    /// The other's certificate must be for one of these; empty: for any (`--peer-cert-allowed-hostname`).
+    pub allowed_hostnames: Vec<String>,
+    /// Its common name must be one of these; empty: any (`--peer-cert-allowed-cn`).
+    pub allowed_cns: Vec<String>,
+    /// Suites for TLS 1.2 by their numbers; empty: all that are safe (`--cipher-suites`).
+    pub cipher_suites: Vec<u16>,
+    /// Oldest version (`--tls-min-version`).
+    pub min_version: Option<TlsVersion>,
+    /// Newest version (`--tls-max-version`).
+    pub max_version: Option<TlsVersion>,
+}
+
+/// Makes TLS out of a pipe.
+pub(crate) struct TlsDialler {
+    settings: TlsSettings,
+    provider: Arc<CryptoProvider>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+impl TlsDialler {
+    /// Reads every file once, so that a mistake shows at once.
+    ///
+    /// # Errors
+    /// Which file or setting is no good, and why.
+    pub(crate) fn new(settings: TlsSettings) -> Result<Self, String> {
+        let mut provider = aws_lc_rs::default_provider();
+        if !settings.cipher_suites.is_empty() {
+            // As in Go, the choice is about TLS 1.2; all of 1.3 stay.
+            let chosen = |suite: u16| settings.cipher_suites.contains(&suite);
+            provider.cipher_suites.retain(|suite| suite.tls13().is_some() || chosen(u16::from(suite.suite())));
+        }
+        let mut versions = Vec::new();
+        if settings.max_version != Some(TlsVersion::V12) {
+            versions.push(&TLS13);
+        }
+        if settings.min_version != Some(TlsVersion::V13) && provider.cipher_suites.iter().any(|s| s.tls13().is_none()) {
+            versions.push(&TLS12);
+        }
+        if versions.is_empty() {
+            return Err(
+                "--cipher-suites, --tls-min-version and --tls-max-version together leave no way to connect".into()
+            );
+        }
+        let dialler = Self { settings, provider: Arc::new(provider), versions };
+        dialler.config(false)?;
+        Ok(dialler)
+    }
+
+    /// Shakes hands with `name`, or with the name that was configured.
+    ///
+    /// # Errors
+    /// In Go's words where operators know them.
+    pub(crate) async fn wrap(&self, pipe: Box<dyn Pipe>, name: &str) -> Result<TlsStream<Box<dyn Pipe>>, String> {
+        let config = self.config(true)?;
+        let name = self.settings.server_name.as_deref().unwrap_or(name);
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("{name:?} is no host name: no certificate can be for it"))?;
+        TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(|why| why.to_string())
+    }
+
+    /// `with_system`: the system's authorities are read if they are needed. That takes long, and they are not wanted
+    /// before somebody is called.
+    fn config(&self, with_system: bool) -> Result<ClientConfig, String> {
+        let settings = &self.settings;
+        let chains: Arc<dyn ServerCertVerifier> = match &settings.trusted_ca_file {
+            _ if settings.skip_verify => Arc::new(Anybody(Arc::clone(&self.provider))),
+            Some(file) => Arc::new(Trust::of(&self.provider, file)?),
+            None if with_system => Arc::new(Trust::of_the_system(&self.provider)?),
+            None => Arc::new(Anybody(Arc::clone(&self.provider))),
+        };
+        let host = |name: &String| {
+            ServerName::try_from(name.clone())
+                .map_err(|_| format!("--peer-cert-allowed-hostname: {name:?} is no host name and no IP address"))
+        };
+        let hosts = settings.allowed_hostnames.iter().map(host).collect::<Result<_, _>>()?;
+        let verifier = Allowed { chains, hosts, names: settings.allowed_cns.clone() };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&self.versions)
+            .map_err(|why| format!("TLS cannot be set up: {why}"))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &settings.identity {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|why| {
+                    let (cert, key) = (cert.display(), key.display());
+                    format!("certificate {cert} and key {key} cannot be used together: {why}")
+                })?
+            }
+        };
+        // A resumed session would not be held against new authorities.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(config)
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| match error.kind() {
+        // In Go's words, which operators look for.
+        std::io::ErrorKind::NotFound => format!("open {}: no such file or directory", file.display()),
+        std::io::ErrorKind::PermissionDenied => format!("open {}: permission denied", file.display()),
+        _ => format!("read {}: {error}", file.display()),
+    })
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(file)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|why| format!("{} holds a malformed certificate: {why}", file.display()))?;
+    if found.is_empty() {
+        return Err(format!("{}: no CERTIFICATE block (PEM) in it", file.display()));
+    }
+    Ok(found)
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|why| format!("{}: no private key in PEM, without password, in it: {why}", file.display()))
+}
+
+/// Chains to known authorities, and known certificates themselves.
+#[derive(Debug)]
+struct Trust {
+    chains: Arc<WebPkiServerVerifier>,
+    /// Certificates of the file that was named; none for the system's.
+    known: Vec<CertificateDer<'static>>,
+}
+
+impl Trust {
+    fn of(provider: &Arc<CryptoProvider>, file: &Path) -> Result<Self, String> {
+        let known = certificates(file)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &known {
+            let added = roots.add(certificate.clone());
+            added.map_err(|why| format!("{} holds a certificate that is no authority: {why}", file.display()))?;
+        }
+        Self::with(provider, roots, known)
+    }
+
+    fn of_the_system(provider: &Arc<CryptoProvider>) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(
+                "this system has no certificate authorities: name the members' with --peer-trusted-ca-file".into()
+            );
+        }
+        Self::with(provider, roots, Vec::new())
+    }
+
+    fn with(
+        provider: &Arc<CryptoProvider>,
+        roots: RootCertStore,
+        known: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, String> {
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map_err(|why| why.to_string())?;
+        Ok(Self { chains, known })
+    }
+
+    /// Whether the server shows a certificate of the file itself: its issuer is then of no interest, its name and time
+    /// are.
+    fn knows(&self, shown: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
+        self.known.iter().any(|known| known == shown)
+            && is_current(shown, now)
+            && ParsedCertificate::try_from(shown).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+    }
+}
+
+fn is_current(der: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    let validity = certificate.validity();
+    let now = now.as_secs().cast_signed();
+    validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(_) if self.knows(end_entity, server_name, now) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// What `chains` trusts, if its name is allowed as well: etcd asks that of both ends of a connection.
+#[derive(Debug)]
+struct Allowed {
+    chains: Arc<dyn ServerCertVerifier>,
+    hosts: Vec<ServerName<'static>>,
+    names: Vec<String>,
+}
+
+impl Allowed {
+    fn is_allowed(&self, leaf: &CertificateDer<'_>) -> bool {
+        if !self.hosts.is_empty() {
+            let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return false };
+            return self.hosts.iter().any(|host| verify_server_name(&parsed, host).is_ok());
+        }
+        self.names.is_empty() || common_name(leaf).is_some_and(|name| self.names.contains(&name))
+    }
+}
+
+/// The last common name, as in Go.
+fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+impl ServerCertVerifier for Allowed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        if !self.is_allowed(end_entity) {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
+        }
+        Ok(verdict)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Trusts whoever answers, as `--peer-auto-tls` asks; only that it holds the key of what it shows is checked.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
