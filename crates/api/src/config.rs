@@ -131,6 +131,9 @@ impl Limits {
     /// Descriptors that clients leave to the log, the store and other members. Source: etcd `reservedInternalFDNum`.
     pub const RESERVED_FDS: usize = 150;
 
+    /// Sockets that listeners for metrics alone have for themselves; further ones wait.
+    pub const METRICS_CONNECTIONS: usize = 64;
+
     /// Longest message that is received.
     #[must_use]
     pub const fn max_receive_bytes(&self) -> usize {

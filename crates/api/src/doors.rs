@@ -17,7 +17,7 @@ use crate::backend::Backend;
 use crate::completions;
 use crate::config::{ApiConfig, Limits, Listen, Listener, Role};
 use crate::door::Door;
-use crate::hall::{Entrance, Hall};
+use crate::hall::{Entrance, Hall, Sockets};
 use crate::handlers::snapshot;
 use crate::listen::{self, Bound};
 use crate::metrics::{DoorMetrics, Page};
@@ -94,7 +94,7 @@ impl Doors {
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(DoorMetrics::new())).collect();
         let page = Arc::new(Page::new(&config, &*backend, metrics.clone()));
         let config = Arc::new(config);
-        let sockets = Arc::new(Semaphore::new(sockets_max(&config.limits)));
+        let sockets = Arc::new(sockets(&config));
         let serving = Arc::new(watch::Sender::new(true));
         let snapshots = Arc::new(Semaphore::new(snapshot::AT_ONCE));
         let (stop, stopped) = watch::channel(None);
@@ -193,14 +193,17 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// How many clients may be connected at once.
-fn sockets_max(limits: &Limits) -> usize {
+/// How many may be connected at once.
+fn sockets(config: &ApiConfig) -> Sockets {
+    let has_metrics = config.listeners.iter().any(|listener| listener.role == Role::Metrics);
+    let metrics = if has_metrics { Limits::METRICS_CONNECTIONS } else { 0 };
     let descriptors = || usize::try_from(crate::metrics::descriptors_max()).unwrap_or(usize::MAX);
-    let most = match limits.max_connections {
-        0 => descriptors().saturating_sub(Limits::RESERVED_FDS).max(1),
+    let clients = match config.limits.max_connections {
+        0 => descriptors().saturating_sub(Limits::RESERVED_FDS + metrics).max(1),
         most => most,
     };
-    most.min(Semaphore::MAX_PERMITS)
+    let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+    Sockets { clients: places(clients), metrics: places(metrics) }
 }
 
 /// What a door's thread starts from.
@@ -213,7 +216,7 @@ struct Seed {
     page: Arc<Page>,
     serving: Arc<watch::Sender<bool>>,
     snapshots: Arc<Semaphore>,
-    sockets: Arc<Semaphore>,
+    sockets: Arc<Sockets>,
     stopped: watch::Receiver<Option<Instant>>,
 }
 

@@ -140,12 +140,27 @@ impl Entrance {
     }
 }
 
+/// Places for open connections, over all doors.
+pub(crate) struct Sockets {
+    /// Of clients.
+    pub(crate) clients: Arc<Semaphore>,
+    /// Of listeners that serve metrics alone: who watches this member sees it even if clients have taken every place.
+    pub(crate) metrics: Arc<Semaphore>,
+}
+
+impl Sockets {
+    fn of(&self, ways: Ways) -> &Arc<Semaphore> {
+        let is_for_metrics = [ways.plain, ways.tls].into_iter().flatten().all(|role| role == Role::Metrics);
+        if is_for_metrics { &self.metrics } else { &self.clients }
+    }
+}
+
 /// Where one door's connections live.
 pub(crate) struct Hall {
     builders: Builders,
     door: Rc<Door>,
     keeper: Option<Arc<Keeper>>,
-    sockets: Arc<Semaphore>,
+    sockets: Arc<Sockets>,
     stopped: watch::Receiver<Option<Instant>>,
     seats: Rc<Seats>,
 }
@@ -154,7 +169,7 @@ impl Hall {
     pub(crate) fn new(
         door: Rc<Door>,
         keeper: Option<Arc<Keeper>>,
-        sockets: Arc<Semaphore>,
+        sockets: Arc<Sockets>,
         stopped: watch::Receiver<Option<Instant>>,
     ) -> Self {
         let builders = Builders::new(&door.config.limits);
@@ -186,7 +201,7 @@ impl Hall {
             };
             // Waits with one guest at the threshold. Taken before accepting, a quiet door would keep a place from a
             // busy one.
-            let Ok(socket) = Arc::clone(&self.sockets).acquire_owned().await else { return };
+            let Ok(socket) = Arc::clone(self.sockets.of(entrance.ways)).acquire_owned().await else { return };
             spawn(Rc::clone(&self).host(wire, remote, entrance.ways, self.seats.take(socket)));
         }
     }

@@ -35,6 +35,7 @@ mod metrics;
 mod status;
 mod tls;
 mod wire;
+mod workers;
 
 pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};

@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long a client may wait with its first byte where that byte decides.
-const FIRST_BYTE_PATIENCE: Duration = Duration::from_secs(120);
+use crate::tls;
+
+/// How long a client may wait with its first byte where that byte decides: as long as where TLS alone is spoken.
+const FIRST_BYTE_PATIENCE: Duration = tls::PATIENCE;
 /// First byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 

@@ -6,6 +6,7 @@
 //!
 //! Source: `facts/http.md` §3, "Encoding".
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,7 +14,7 @@ use milepost_proto::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use serde::de::DeserializeSeed;
 
-use super::strict::Strict;
+use super::strict::{ELEMENTS_MAX, Strict};
 use crate::door::confused;
 use crate::grpc::{METHODS, Method, Names};
 use crate::status::{Code, Status};
@@ -45,7 +46,8 @@ fn kinds(method: Method) -> &'static Kinds {
 /// The encoded request of `method` that the first JSON value in `json` says; no value at all is the empty message.
 ///
 /// # Errors
-/// Broken JSON, a field given twice, a value of another kind than its field's, or one nested deeper than 128.
+/// Broken JSON, a field given twice, a value of another kind than its field's, one nested deeper than 128, or more than
+/// [`ELEMENTS_MAX`] elements in lists.
 pub(crate) fn request(method: Method, json: &[u8]) -> Result<Bytes, Status> {
     if json.iter().all(|byte| is_blank(*byte)) {
         return Ok(Bytes::new());
@@ -80,7 +82,8 @@ fn depth(json: &[u8]) -> usize {
 
 fn read(kind: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    Strict(&Kind::Message(kind.clone())).deserialize(&mut reader).map_err(invalid)?;
+    let left = Cell::new(ELEMENTS_MAX);
+    Strict::new(&Kind::Message(kind.clone()), &left).deserialize(&mut reader).map_err(invalid)?;
     let mut reader = serde_json::Deserializer::from_slice(json);
     let message = DynamicMessage::deserialize_with_options(kind.clone(), &mut reader, &READ).map_err(invalid)?;
     Ok(message.encode_to_vec().into())

@@ -81,6 +81,21 @@ fn answers_are_etcds() {
 }
 
 #[test]
+fn elements_are_counted() {
+    let many = |count: usize| format!(r#"{{"compare":[{}{{}}]}}"#, "{},".repeat(count - 1));
+    let txn: pb::TxnRequest = asked(Method::Txn, &many(ELEMENTS_MAX)).unwrap();
+    assert_eq!(txn.compare.len(), ELEMENTS_MAX);
+    // Over all lists.
+    let half = "{},".repeat(ELEMENTS_MAX / 2);
+    let spread = format!(r#"{{"compare":[{half}{{}}],"success":[{half}{{}}]}}"#);
+    for json in [many(ELEMENTS_MAX + 1), spread] {
+        let why = request(Method::Txn, json.as_bytes()).unwrap_err();
+        assert_eq!(why.code, Code::InvalidArgument);
+        assert!(why.message.contains("more than 100000 elements in one message"), "{}", why.message);
+    }
+}
+
+#[test]
 fn broken_requests() {
     let deep = format!("{}{{}}{}", r#"{"success":[{"request_txn":"#.repeat(60), "}]}".repeat(60));
     for bad in [

@@ -27,15 +27,17 @@ use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use self::lines::Objects;
 use crate::call::Call;
 use crate::config::Limits;
 use crate::connection::Connection;
-use crate::door::{Door, confused};
+use crate::door::Door;
 use crate::grpc::reply::{Reply, ReplyBody};
-use crate::grpc::{Accounting, Method, Shape, wire};
+use crate::grpc::{Accounting, Method, Shape, arrival, wire};
 use crate::status::{self, Code, Status};
+use crate::workers;
 
 /// JSON may be this many times longer than the message that it says: base64 takes a third more, names of fields the
 /// rest. A transaction of many small operations needs five.
@@ -60,14 +62,14 @@ pub(crate) async fn serve(
         Err(status) => return failed(&status),
     };
     match method.names().shape {
-        Shape::Unary => match read(body, json_max(&door.config.limits)).await {
+        Shape::Unary => match whole(door, &call, body).await {
             Ok(json) => match unary(door, method, call, json).await {
                 Ok(json) => done(json),
                 Err(status) => failed(&status),
             },
             Err(status) => failed(&status),
         },
-        Shape::ServerStream => match read(body, json_max(&door.config.limits)).await {
+        Shape::ServerStream => match whole(door, &call, body).await {
             Ok(json) => lines::serve(door, method, call, Box::new(lines::Single::new(method, &json))).await,
             Err(status) => failed(&status),
         },
@@ -100,17 +102,17 @@ async fn unary(door: &Rc<Door>, method: Method, call: Call, json: Bytes) -> Resu
     let request = if json.len() <= SHORT_BYTES {
         json::request(method, &json)?
     } else {
-        apart(move || json::request(method, &json)).await?
+        apart(json.len(), move || json::request(method, &json)).await?
     };
     wire::check_received(request.len(), door.config.limits.max_receive_bytes())?;
     let answer = answer(door, method, &call, request).await?;
-    let is_short = answer.len() <= SHORT_BYTES;
+    let bytes = answer.len();
     let translate = move || {
         let mut json = Vec::with_capacity(answer.len() * 2);
         json::answer(method, answer, &mut json)?;
         Ok(json.into())
     };
-    if is_short { translate() } else { apart(translate).await }
+    if bytes <= SHORT_BYTES { translate() } else { apart(bytes, translate).await }
 }
 
 /// Calls the handler as gRPC would, up to the client's deadline.
@@ -145,6 +147,11 @@ fn stream_json_max(limits: &Limits) -> usize {
     limits.max_receive_bytes() * 2
 }
 
+/// The one request of a call, if it comes in time.
+async fn whole(door: &Rc<Door>, call: &Call, body: Incoming) -> Result<Bytes, Status> {
+    arrival(door, call, async { Some(read(body, json_max(&door.config.limits)).await) }).await
+}
+
 /// The whole body.
 async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Status> {
     if body.size_hint().lower() > max as u64 {
@@ -176,9 +183,24 @@ fn too_long(max: usize) -> Status {
     Status::with(Code::ResourceExhausted, text)
 }
 
-/// Translates without keeping this core's clients waiting.
-async fn apart<T: Send + 'static>(translate: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(translate).await.map_err(|_| confused("a translation broke off"))?
+/// Bytes that are translated at the same time, over all doors: what JSON is translated into takes several times as much
+/// memory.
+const AT_ONCE_BYTES: usize = 64 << 20;
+static ROOM: Semaphore = Semaphore::const_new(AT_ONCE_BYTES);
+
+/// Translates `bytes` bytes without keeping this core's clients waiting, as soon as there is room.
+async fn apart<T: Send + 'static>(
+    bytes: usize,
+    translate: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let share = u32::try_from(bytes.min(AT_ONCE_BYTES)).expect("64 MiB is less than 4 GiB");
+    let room = ROOM.acquire_many(share).await.expect("nobody closes it");
+    // Goes along: a translation goes on though nobody waits for it any more.
+    workers::apart(move || {
+        let _room = room;
+        translate()
+    })
+    .await?
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -16,5 +16,5 @@ mod stream;
 pub(crate) mod wire;
 
 pub(crate) use method::{METHODS, Method, Names, Shape};
-pub(crate) use serve::{Opening, answer, open, open_stream};
+pub(crate) use serve::{Opening, answer, arrival, open, open_stream};
 pub(crate) use stream::{Accounting, Inlet, Requests, Stage};

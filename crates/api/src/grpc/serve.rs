@@ -1,9 +1,10 @@
 //! One HTTP/2 request becomes a call of one method.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method as HttpMethod, Request, StatusCode};
@@ -16,9 +17,10 @@ use super::stream::{Accounting, Driven, Inlet, Requests};
 use super::wire::{self, Messages};
 use super::{Method, Shape, slow};
 use crate::call::{self, Call};
-use crate::door::{Door, confused};
+use crate::door::Door;
 use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, snapshot, watch};
 use crate::status::{self, Code, Status};
+use crate::workers;
 
 /// How a request begins: read from its head alone, before anything is waited for.
 pub(crate) enum Opening {
@@ -111,10 +113,9 @@ impl Unary {
     /// Reads the request and answers it.
     pub(crate) async fn answer(&mut self) -> Reply {
         let (door, method) = (&self.door, self.method);
-        let request = match self.messages.next().await {
-            Some(Ok(request)) => request,
-            Some(Err(status)) => return fail(&mut self.accounting, &status),
-            None => return fail(&mut self.accounting, &NO_MESSAGE),
+        let request = match arrival(door, &self.call, self.messages.next()).await {
+            Ok(request) => request,
+            Err(status) => return fail(&mut self.accounting, &status),
         };
         match answer(door, method, &self.call, request, &mut self.accounting).await {
             Ok(body) => reply::ok(ReplyBody::Unary(body)),
@@ -166,8 +167,7 @@ async fn encode_list(list: RangeResponse) -> Result<Bytes, Status> {
 const SHORT_BYTES: usize = 1 << 20;
 
 async fn encode_long<A: Message + 'static>(answer: A) -> Result<Bytes, Status> {
-    let encoded = tokio::task::spawn_blocking(move || wire::encode(&answer)).await;
-    encoded.map_err(|_| confused("an answer could not be encoded"))?
+    workers::apart(move || wire::encode(&answer)).await?
 }
 
 /// Decodes, admits, asks the handler, encodes.
@@ -262,19 +262,19 @@ pub(crate) async fn open_stream(
             Driven::start(door, method, call, accounting, |stage| lease::keep_alive(stage, requests))
         }
         Method::RangeStream => {
-            let request = only(Inlet::new(requests, door, method)).await;
+            let request = only(Inlet::new(requests, door, method), &call).await;
             Driven::start(door, method, call, accounting, |stage| kv::range_stream(stage, request))
         }
         Method::HealthWatch => {
-            let request = only(Inlet::new(requests, door, method)).await;
+            let request = only(Inlet::new(requests, door, method), &call).await;
             Driven::start(door, method, call, accounting, |stage| health::watch(stage, request))
         }
         Method::Snapshot => {
-            let request = only(Inlet::new(requests, door, method)).await;
+            let request = only(Inlet::new(requests, door, method), &call).await;
             Driven::start(door, method, call, accounting, |stage| snapshot::snapshot(stage, request))
         }
         Method::Observe => {
-            let request = only(Inlet::new(requests, door, method)).await;
+            let request = only(Inlet::new(requests, door, method), &call).await;
             Driven::start(door, method, call, accounting, |stage| election::observe(stage, request))
         }
         _ => {
@@ -286,8 +286,45 @@ pub(crate) async fn open_stream(
 }
 
 /// The one request of a call whose answer is a stream.
-async fn only<Q: Message + Default>(mut requests: Inlet<Q>) -> Result<Q, Status> {
-    requests.next().await.unwrap_or_else(|| Err(NO_MESSAGE))
+async fn only<Q: Message + Default>(mut requests: Inlet<Q>, call: &Call) -> Result<Q, Status> {
+    let door = requests.door();
+    arrival(&door, call, requests.next()).await
+}
+
+/// How long a request that was on its way may still take once the server stops.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// The request that `next` brings, if it comes before the call's deadline and the server's stop.
+pub(crate) async fn arrival<Q>(
+    door: &Rc<Door>,
+    call: &Call,
+    next: impl Future<Output = Option<Result<Q, Status>>>,
+) -> Result<Q, Status> {
+    let mut next = pin!(next);
+    // Most often it came with the head.
+    if let Poll::Ready(request) = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+        return request.unwrap_or(Err(NO_MESSAGE));
+    }
+    let late = async {
+        match call.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stopped = async {
+        door.stopping().await;
+        tokio::time::sleep(LAST_CALL).await;
+    };
+    // Boxed: must not weigh on every put.
+    Box::pin(async {
+        tokio::select! {
+            biased;
+            request = next => request.unwrap_or(Err(NO_MESSAGE)),
+            () = late => Err(status::DEADLINE),
+            () = stopped => Err(status::STOPPED),
+        }
+    })
+    .await
 }
 
 /// A call without its request. Source: grpc-go answers an end of stream there with this code.

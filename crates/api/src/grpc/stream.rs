@@ -93,6 +93,11 @@ impl<Q: Message + Default> Inlet<Q> {
         Self { requests, door: Rc::clone(door), method, kind: PhantomData }
     }
 
+    /// Whose requests they are.
+    pub(crate) fn door(&self) -> Rc<Door> {
+        Rc::clone(&self.door)
+    }
+
     /// The next request; `None` once the client has half-closed.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Q, Status>>> {
         let next = std::task::ready!(self.requests.poll_request(cx));

@@ -15,6 +15,9 @@ use crate::status::{self, Code, Status};
 /// Flag and length.
 pub(crate) const PREFIX_BYTES: usize = 5;
 
+/// How far ahead of what came memory is taken for a message at first. A prefix is five bytes, and may say 2 MiB.
+const AHEAD_BYTES: usize = 16 * 1024;
+
 /// Cuts one request body into messages.
 pub(crate) struct Messages<B> {
     body: B,
@@ -91,19 +94,25 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
                 self.rest.advance(PREFIX_BYTES);
                 return Ok(Some(self.rest.split_to(length)));
             }
-            self.partial.reserve(PREFIX_BYTES + length);
             self.partial.put(std::mem::take(&mut self.rest));
+            self.reserve(PREFIX_BYTES + length);
             return Ok(None);
         }
         let Some(length) = message_length(&self.partial, self.limit)? else { return Ok(None) };
         if self.partial.len() < PREFIX_BYTES + length {
-            self.partial.reserve(PREFIX_BYTES + length - self.partial.len());
+            self.reserve(PREFIX_BYTES + length);
             return Ok(None);
         }
         let mut message = self.partial.split_to(PREFIX_BYTES + length).freeze();
         message.advance(PREFIX_BYTES);
         self.rest = std::mem::take(&mut self.partial).freeze();
         Ok(Some(message))
+    }
+
+    /// Makes room for more of a message that will be `length` bytes long with its prefix: as much again as has come.
+    fn reserve(&mut self, length: usize) {
+        let came = self.partial.len();
+        self.partial.reserve((length - came).min(came.max(AHEAD_BYTES)));
     }
 }
 
@@ -252,6 +261,25 @@ mod tests {
             let got: Vec<Bytes> = all(&stream, chunk, 1000).into_iter().map(Result::unwrap).collect();
             assert_eq!(got, payloads, "chunks of {chunk}");
         }
+    }
+
+    #[test]
+    fn memory_grows_with_what_comes() {
+        let length = 2 << 20;
+        let stream = framed(&vec![7; length]);
+        let mut messages = Messages::new(Chunks([].into()), length);
+        for cut in [PREFIX_BYTES, 1000, 100_000, stream.len() - 1] {
+            let came = messages.partial.len();
+            messages.partial.put(&stream[came..cut]);
+            assert_eq!(messages.cut(), Ok(None));
+            assert!(
+                messages.partial.capacity() <= 4 * cut.max(AHEAD_BYTES),
+                "{} at {cut}",
+                messages.partial.capacity()
+            );
+        }
+        messages.partial.put(&stream[stream.len() - 1..]);
+        assert_eq!(messages.cut().unwrap().unwrap().len(), length);
     }
 
     #[test]

@@ -48,7 +48,7 @@ enum Stage {
     /// It speaks HTTP/1, whose bounds are hyper's.
     Http1,
     /// It speaks HTTP/2.
-    Http2 { inbound: Walk, rules: Rules },
+    Http2 { inbound: Walk, rules: Box<Rules> },
     /// It is sent away: the rest of a frame of ours, then a GOAWAY, and it has until the time is over to leave.
     Leaving { farewell: Vec<u8>, said: usize, patience: Pin<Box<Sleep>> },
 }
@@ -78,7 +78,7 @@ impl<I> Guarded<I> {
             if rest.is_empty() {
                 return None;
             }
-            self.stage = Stage::Http2 { inbound: Walk::default(), rules: Rules::new(*ping_distance) };
+            self.stage = Stage::Http2 { inbound: Walk::default(), rules: Box::new(Rules::new(*ping_distance)) };
         }
         let Stage::Http2 { inbound, rules, .. } = &mut self.stage else { return None };
         let mut verdict = None;

@@ -1,5 +1,6 @@
 //! What a client may send how often.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::walk::{ACK, DATA, END_STREAM, HEADERS, Head, PING, RST_STREAM, SETTINGS};
@@ -59,8 +60,8 @@ pub(super) struct Rules {
     strikes: u32,
     /// We have sent something since the last ping: the client may measure how fast.
     has_answered: bool,
-    /// Calls under way, in the order of their numbers, which grow.
-    calls: Vec<u32>,
+    /// Numbers of the calls under way. A client may have any number of them, and end them in any order.
+    calls: HashSet<u32>,
     newest: u32,
     pings: Allowance,
     settings: Allowance,
@@ -75,7 +76,7 @@ impl Rules {
             last_ping: None,
             strikes: 0,
             has_answered: false,
-            calls: Vec::new(),
+            calls: HashSet::new(),
             newest: 0,
             pings: PINGS,
             settings: SETTINGS_CHANGES,
@@ -89,13 +90,13 @@ impl Rules {
         match (head.kind, head.flags) {
             (HEADERS, _) if head.stream > self.newest => {
                 self.newest = head.stream;
-                self.calls.push(head.stream);
+                self.calls.insert(head.stream);
                 None
             }
             (PING, flags) if flags & ACK == 0 => self.pinged(Instant::now()),
             (SETTINGS, flags) if flags & ACK == 0 => refused(&mut self.settings, "too_many_settings"),
             (RST_STREAM, _) => {
-                self.ended(head.stream);
+                self.calls.remove(&head.stream);
                 refused(&mut self.resets, "too_many_resets")
             }
             (DATA, flags) if head.payload == 0 && flags & END_STREAM == 0 => {
@@ -111,17 +112,13 @@ impl Rules {
             DATA | HEADERS => {
                 self.has_answered = true;
                 if head.flags & END_STREAM != 0 {
-                    self.ended(head.stream);
+                    self.calls.remove(&head.stream);
                 }
             }
-            RST_STREAM => self.ended(head.stream),
+            RST_STREAM => {
+                self.calls.remove(&head.stream);
+            }
             _ => {}
-        }
-    }
-
-    fn ended(&mut self, stream: u32) {
-        if let Ok(at) = self.calls.binary_search(&stream) {
-            self.calls.remove(at);
         }
     }
 
@@ -178,6 +175,18 @@ mod tests {
         // The end of a call is the end of its right to ping.
         assert_eq!(rules.received(head(HEADERS, 0, 3)), None);
         rules.sent(head(HEADERS, END_STREAM, 3));
+        assert!(rules.calls.is_empty());
+    }
+
+    /// In any order; a list would take a minute to be emptied from its front.
+    #[test]
+    fn very_many_calls_end() {
+        const CALLS: u32 = 1_000_000;
+        let mut rules = Rules::new(None);
+        let streams = || (0..CALLS).map(|call| 2 * call + 1);
+        assert!(streams().all(|stream| rules.received(head(HEADERS, 0, stream)).is_none()));
+        assert_eq!(rules.calls.len(), CALLS as usize);
+        streams().for_each(|stream| rules.sent(head(HEADERS, END_STREAM, stream)));
         assert!(rules.calls.is_empty());
     }
 

@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::door::{Door, confused};
 use crate::grpc::{Stage, wire};
 use crate::status::{self, Code, Status};
+use crate::workers;
 
 /// Ranges of more keys than this are read on a thread of their own, so that one large list does not keep a core's other
 /// clients waiting. Reading this many takes about 100 µs.
@@ -98,8 +99,7 @@ async fn stream_pieces(stage: &Stage, request: Result<pb::RangeRequest, Status>)
 async fn read_piece(
     mut pieces: RangeStream,
 ) -> Result<(Result<Option<pb::RangeResponse>, Error>, RangeStream), Status> {
-    let read = tokio::task::spawn_blocking(move || (pieces.next_piece(), pieces)).await;
-    read.map_err(|_| confused("a read broke off"))
+    workers::apart(move || (pieces.next_piece(), pieces)).await
 }
 
 /// Deletes keys.
@@ -213,10 +213,7 @@ async fn read<Q: Send + 'static, A: Send + 'static>(
         return Ok(answer(reader, &request)?);
     }
     let reader = reader.clone();
-    match tokio::task::spawn_blocking(move || answer(&reader, &request)).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(confused("a read broke off")),
-    }
+    Ok(workers::apart(move || answer(&reader, &request)).await??)
 }
 
 /// Does it touch many keys? The count alone touches every key of the range, whatever the limit.

@@ -12,6 +12,7 @@ use crate::call::Call;
 use crate::door::{Door, confused};
 use crate::grpc::{Inlet, Stage};
 use crate::status::{self, Code, Status};
+use crate::workers;
 
 /// How long to wait before a member that is not (yet) the leader is asked again. Source: etcd `LeaseRenew`.
 const NOT_PRIMARY_PAUSE: Duration = Duration::from_millis(50);
@@ -74,7 +75,7 @@ pub(crate) async fn time_to_live(
         let (reader, request, now) = (door.reader().clone(), request, door.backend.now());
         // A lease may have a million keys.
         if request.keys {
-            long(move || reader.lease_time_to_live(&request, now)).await
+            workers::apart(move || reader.lease_time_to_live(&request, now)).await
         } else {
             Ok(reader.lease_time_to_live(&request, now))
         }
@@ -82,11 +83,6 @@ pub(crate) async fn time_to_live(
     let mut response = as_primary(door, until, ask).await?;
     door.complete(&mut response.header);
     Ok(response)
-}
-
-/// Does what may take long without keeping this core's clients waiting.
-async fn long<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| confused("a look at leases broke off"))
 }
 
 /// All leases that this member knows.
@@ -99,7 +95,7 @@ pub(crate) async fn leases(
     _: pb::LeaseLeasesRequest,
 ) -> Result<pb::LeaseLeasesResponse, Status> {
     let reader = door.reader().clone();
-    let mut response = long(move || reader.leases()).await?;
+    let mut response = workers::apart(move || reader.leases()).await?;
     door.complete(&mut response.header);
     Ok(response)
 }

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::call::Call;
 use crate::door::{Door, confused};
 use crate::status::{self, Code, Status};
+use crate::workers;
 
 /// Reads, raises or clears alarms. Reading goes through the log too, as in etcd.
 ///
@@ -149,13 +150,11 @@ async fn long<T: Send + 'static>(
     read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Status> {
     let store = door.reader().store();
-    match tokio::task::spawn_blocking(move || read(&store)).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(StoreError::Compacted { .. })) => Err(status::COMPACTED),
-        Ok(Err(StoreError::FutureRevision { .. })) => Err(status::FUTURE_REVISION),
-        Ok(Err(why)) => Err(Status::with(Code::Unknown, why.to_string())),
-        Err(_) => Err(confused("a checksum broke off")),
-    }
+    workers::apart(move || read(&store)).await?.map_err(|why| match why {
+        StoreError::Compacted { .. } => status::COMPACTED,
+        StoreError::FutureRevision { .. } => status::FUTURE_REVISION,
+        why => Status::with(Code::Unknown, why.to_string()),
+    })
 }
 
 fn signed(bytes: u64) -> i64 {

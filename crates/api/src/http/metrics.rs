@@ -12,17 +12,19 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
 
 use crate::door::Door;
 use crate::grpc::reply::Reply;
+use crate::workers;
 
 /// The page as Prometheus wants it.
 pub(super) async fn page(door: &Rc<Door>, request: &HeaderMap) -> Reply {
     let (all, member, is_packed) = (Arc::clone(&door.page), Arc::clone(&door.backend), takes_gzip(request));
     // On a thread for long work: counting keys for the first time takes a while, packing a millisecond.
-    let made = tokio::task::spawn_blocking(move || {
+    let made = workers::apart(move || {
         let text = all.render(&*member);
         if is_packed { pack(text.as_bytes()) } else { text.into() }
     });
-    let Ok(body) = made.await else {
-        return super::error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be gathered\n");
+    let body = match made.await {
+        Ok(body) => body,
+        Err(why) => return super::error(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", why.message)),
     };
     let mut reply = super::page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", body);
     if is_packed {

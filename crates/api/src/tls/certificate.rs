@@ -20,16 +20,18 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Reads `der`; `None` if it is no certificate.
+    /// Reads `der`; `None` if it is no certificate, or one whose names cannot all be read: what it is for would be
+    /// guesswork.
     pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let name = certificate.subject().iter_common_name().last().and_then(|name| name.as_str().ok());
         let mut subject = Self { common_name: name.unwrap_or_default().to_owned(), ..Self::default() };
-        let names = certificate.subject_alternative_name().ok().flatten();
+        let names = certificate.subject_alternative_name().ok()?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::DNSName(host) => subject.hosts.push((*host).to_owned()),
-                GeneralName::IPAddress(bytes) => subject.addresses.extend(address(bytes)),
+                GeneralName::IPAddress(bytes) => subject.addresses.push(address(bytes)?),
+                GeneralName::Invalid(..) => return None,
                 _ => {}
             }
         }

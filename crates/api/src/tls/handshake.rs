@@ -1,7 +1,7 @@
 //! From an accepted socket to a TLS stream of somebody who may call.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use milepost_node::log::{Level, Log, Value};
@@ -13,10 +13,10 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::certificate::Subject;
 use super::keeper::{Keeper, Revocations};
-use super::remote;
+use super::remote::{self, Names, System};
 
-/// How long a client may take. Source: `facts/http.md` §9.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take, look-ups of its names with it. Source: `facts/http.md` §9.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a listener asks for beyond certificates.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,13 +51,23 @@ pub(crate) async fn shake<I: AsyncRead + AsyncWrite + Unpin>(
     remote: Option<SocketAddr>,
     demands: Demands,
 ) -> Option<Guest<I>> {
-    let shaken = tokio::time::timeout(PATIENCE, agree(keeper, io)).await;
-    let result = match shaken {
-        Ok(Ok(agreed)) => check(agreed, remote, demands).await,
-        Ok(Err(rejection)) => Err(rejection),
-        Err(_) => Err(Rejection::before("i/o timeout: the handshake took longer than 10s".into())),
-    };
-    result.map_err(|rejection| rejection.tell(log, remote)).ok()
+    let shaken = attempt(PATIENCE, &System, keeper, io, remote, demands).await;
+    shaken.map_err(|rejection| rejection.tell(log, remote)).ok()
+}
+
+async fn attempt<I: AsyncRead + AsyncWrite + Unpin>(
+    patience: Duration,
+    names: &impl Names,
+    keeper: &Keeper,
+    io: I,
+    remote: Option<SocketAddr>,
+    demands: Demands,
+) -> Result<Guest<I>, Rejection> {
+    let shaking = async { check(names, agree(keeper, io).await?, remote, demands).await };
+    match tokio::time::timeout(patience, shaking).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err(Rejection::before(format!("i/o timeout: the handshake took longer than {patience:?}"))),
+    }
 }
 
 struct Agreed<I> {
@@ -84,7 +94,12 @@ fn speaks_of_http1_alone<I: AsyncRead + AsyncWrite + Unpin>(start: &StartHandsha
     offers(b"http/1.1") && !offers(b"h2")
 }
 
-async fn check<I>(agreed: Agreed<I>, remote: Option<SocketAddr>, demands: Demands) -> Result<Guest<I>, Rejection> {
+async fn check<I>(
+    names: &impl Names,
+    agreed: Agreed<I>,
+    remote: Option<SocketAddr>,
+    demands: Demands,
+) -> Result<Guest<I>, Rejection> {
     let Agreed { stream, server_name, revocations } = agreed;
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -97,9 +112,11 @@ async fn check<I>(agreed: Agreed<I>, remote: Option<SocketAddr>, demands: Demand
             list.find(shown).map(|serial| format!("transport: certificate serial {serial} revoked"))
         }
     };
-    let why = match (why, &subject, remote) {
-        (None, Some(subject), Some(remote)) if demands.own_address => remote::mismatch(subject, remote.ip()).await,
-        (why, ..) => why,
+    let why = match remote {
+        Some(remote) if why.is_none() && demands.own_address && !certificates.is_empty() => {
+            stranger(names, subject.as_ref(), remote.ip()).await
+        }
+        _ => why,
     };
     let why = why.or_else(|| {
         let text = "credentials: cannot check peer: missing selected ALPN property";
@@ -108,6 +125,14 @@ async fn check<I>(agreed: Agreed<I>, remote: Option<SocketAddr>, demands: Demand
     match why {
         None => Ok(Guest { stream, is_http2 }),
         Some(why) => Err(Rejection { why, is_eof: false, server_name, subject }),
+    }
+}
+
+/// Why who shows the certificate of `subject` must not come from `remote`. One that cannot be read might say anything.
+async fn stranger(names: &impl Names, subject: Option<&Subject>, remote: IpAddr) -> Option<String> {
+    match subject {
+        Some(subject) => remote::mismatch(names, subject, remote).await,
+        None => Some("x509: the certificate cannot be read, or not what it is for".into()),
     }
 }
 
@@ -170,3 +195,7 @@ fn spelled(why: &rustls::Error) -> String {
         why => format!("tls: {why}"),
     }
 }
+
+#[cfg(test)]
+#[path = "handshake_test.rs"]
+mod tests;

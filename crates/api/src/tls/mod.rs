@@ -12,7 +12,7 @@ mod remote;
 mod settings;
 mod suites;
 
-pub(crate) use handshake::{Demands, shake};
+pub(crate) use handshake::{Demands, PATIENCE, shake};
 pub(crate) use keeper::Keeper;
 pub use settings::{TlsSettings, TlsVersion};
 pub use suites::CipherSuite;

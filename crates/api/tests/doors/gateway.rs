@@ -225,6 +225,10 @@ fn streams_that_end() {
         assert_eq!((late.status, &last["error"]["code"]), (200, &json!(4)));
         let late = post(address, "/v3/watch", "Grpc-Timeout: 50m\r\n", "").await;
         assert_eq!((late.status, &late.json()["error"]["code"]), (504, &json!(4)));
+        // A body without an end is not waited for any longer than its answer.
+        let endless = "POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nGrpc-Timeout: 50m\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{";
+        let late = exchange(address, endless).await;
+        assert_eq!((late.status, &late.json()["code"]), (504, &json!(4)));
         let mut watch = Exchange::begin(address, "/v3/watch").await;
         watch.send(r#"{"create_request":{"key":"YQ=="}}"#).await;
         watch.line().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use milepost_api::{Listen, Listener, Role};
 use milepost_proto::etcdserverpb as pb;
 use tokio::net::TcpStream;
 
@@ -140,6 +141,39 @@ fn stopping_ends_streams_and_waits_for_requests() {
     });
 }
 
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
+
+#[test]
+fn requests_that_never_come_have_a_deadline() {
+    serve(async |server| {
+        for path in [PUT, SNAPSHOT] {
+            let mut client = server.client().await.with("grpc-timeout", "50m");
+            let mut call = client.open::<()>(path).await;
+            // Half of one is none.
+            call.send_raw(&[0, 0, 0, 0, 9, 1], false);
+            assert_eq!(call.next().await.unwrap_err(), (4, "context deadline exceeded".into()), "{path}");
+        }
+    });
+}
+
+#[test]
+fn requests_that_never_come_do_not_keep_the_server() {
+    run(async {
+        let server = Server::start();
+        let mut client = server.client().await;
+        let mut unary = client.open::<pb::PutResponse>(PUT).await;
+        let mut stream = client.open::<pb::SnapshotResponse>(SNAPSHOT).await;
+        // Once this is answered the others have begun.
+        let _: pb::RangeResponse = client.unary(RANGE, &get("a")).await.unwrap();
+        let doors = server.doors;
+        let stopping = tokio::task::spawn_blocking(move || doors.stop(Duration::from_secs(3600)));
+        assert_eq!(unary.next().await.unwrap_err(), (14, "etcdserver: server stopped".into()));
+        assert_eq!(stream.next().await.unwrap_err(), (14, "etcdserver: server stopped".into()));
+        drop((client, unary, stream));
+        stopping.await.unwrap();
+    });
+}
+
 #[test]
 fn a_dropped_server_does_not_wait() {
     run(async {
@@ -151,6 +185,27 @@ fn a_dropped_server_does_not_wait() {
         server.member.settle();
         let doors = server.doors;
         tokio::task::spawn_blocking(move || doors.stop(Duration::ZERO)).await.unwrap();
+    });
+}
+
+#[test]
+fn clients_who_take_every_place_do_not_hide_the_metrics() {
+    run(async {
+        let server = Server::configured(crate::support::Member::new(), |config| {
+            config.limits = milepost_api::Limits { max_connections: 1, ..crate::support::limits() };
+            let address = Listen::Tcp { host: "127.0.0.1".into(), port: 0 };
+            let metrics = Listener { address: address.clone(), role: Role::Metrics, is_tls: false };
+            config.listeners = vec![Listener::plain(address), metrics];
+        });
+        let addresses = server.doors.local_addrs().to_vec();
+        let mut client = server.client().await;
+        let _: pb::PutResponse = client.unary(PUT, &put("a", "1")).await.unwrap();
+        // The only place is taken, and silent ones wait in front of it.
+        let _silent =
+            (TcpStream::connect(addresses[0]).await.unwrap(), TcpStream::connect(addresses[0]).await.unwrap());
+        for path in ["/metrics", "/health"] {
+            assert_eq!(crate::support::request(addresses[1], "GET", path).await.status, 200);
+        }
     });
 }
 
