@@ -20,6 +20,8 @@ require (
 
 require go.etcd.io/etcd/etcdutl/v3 v3.7.1
 
+require github.com/anishathalye/porcupine v1.3.1
+
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

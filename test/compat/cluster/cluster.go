@@ -144,11 +144,15 @@ func (c *Cluster) Close() {
 
 // Client is etcd's official client of all members together.
 func (c *Cluster) Client() (*clientv3.Client, error) {
-	var endpoints []string
-	for _, m := range c.Members() {
-		endpoints = append(endpoints, m.ClientURL)
+	return newClient(endpoints(c.Members()))
+}
+
+func endpoints(members []*Member) []string {
+	var out []string
+	for _, m := range members {
+		out = append(out, m.ClientURL)
 	}
-	return newClient(endpoints...)
+	return out
 }
 
 // Leader asks the running members until one says that it leads itself and no
@@ -280,4 +284,14 @@ func (c *Cluster) SameHashes(ctx context.Context) (int64, error) {
 		}
 	}
 	return now.Header.Revision, nil
+}
+
+// pause is the moment between two looks at another process.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pollEvery):
+		return nil
+	}
 }

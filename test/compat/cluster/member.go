@@ -210,14 +210,15 @@ func (m *Member) LogTail(lines int) string {
 }
 
 // Client is etcd's official client of this member alone.
-func (m *Member) Client() (*clientv3.Client, error) { return newClient(m.ClientURL) }
+func (m *Member) Client() (*clientv3.Client, error) { return newClient([]string{m.ClientURL}) }
 
-func newClient(endpoints ...string) (*clientv3.Client, error) {
+func newClient(endpoints []string, opts ...grpc.DialOption) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
 		DialTimeout:          3 * time.Second,
 		DialKeepAliveTime:    2 * time.Second,
 		DialKeepAliveTimeout: 2 * time.Second,
+		DialOptions:          opts,
 		Logger:               zap.NewNop(),
 	})
 }
