@@ -120,6 +120,12 @@ impl<R: ReadAt> File<R> {
         self.txid
     }
 
+    /// Size of a page in bytes.
+    #[must_use]
+    pub const fn page_bytes(&self) -> u64 {
+        self.page_bytes as u64
+    }
+
     /// Bytes of the file that belong to this state.
     #[must_use]
     pub const fn total_bytes(&self) -> u64 {

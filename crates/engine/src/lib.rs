@@ -174,9 +174,11 @@ pub trait Engine: Send + Sync + 'static {
     /// An empty engine beside this one, to be filled and synced, and then to take its place by [`Engine::give_way`]. One at
     /// a time: an earlier one that was not taken must be gone.
     ///
+    /// Disk space for `bytes` is allotted to it.
+    ///
     /// # Errors
-    /// [`EngineError::NoRoom`] if the disk has no room for as much live data as there is, or if the files cannot be made.
-    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError>;
+    /// [`EngineError::NoRoom`] if the disk has no room for that, or if the files cannot be made.
+    fn successor(&self, bytes: u64) -> Result<Arc<dyn Engine>, EngineError>;
 
     /// Makes the successor the one that the next start opens, and retires this one.
     ///

@@ -421,11 +421,13 @@ impl Engine for LmdbEngine {
     }
 
     fn condemn(&self, why: &str) {
+        // The note is about the store that counts: what becomes of one that no longer does is of no interest.
+        let place = self.place.as_ref().filter(|place| !place.retired.load(Ordering::Relaxed));
         // The disk has just failed; if it does not even take this note, the log on it will not be trusted either.
-        let _ = self.place.as_ref().map(|place| place.directory.condemn(why));
+        let _ = place.map(|place| place.directory.condemn(why));
     }
 
-    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError> {
+    fn successor(&self, bytes: u64) -> Result<Arc<dyn Engine>, EngineError> {
         let Some(place) = &self.place else {
             return Err(EngineError::Layout {
                 path: self.path.clone(),
@@ -436,7 +438,6 @@ impl Engine for LmdbEngine {
         let next =
             Place { directory: place.directory.clone(), options: place.options, retired: AtomicBool::new(false) };
         let next = Self::open_at(&path, place.options, Some(next))?;
-        let bytes = self.sizes()?.in_use;
         if !next.allocate(bytes) {
             next.retire();
             return Err(EngineError::NoRoom { path, bytes });

@@ -50,6 +50,15 @@ impl MemEngine {
         Self::default()
     }
 
+    /// The engine that counts: this one, or the last of those that took its place.
+    #[must_use]
+    pub fn that_counts(self: &Arc<Self>) -> Arc<Self> {
+        match &*self.successor.lock() {
+            Some(successor) if self.retired.load(Ordering::Relaxed) => successor.that_counts(),
+            _ => Arc::clone(self),
+        }
+    }
+
     /// What a power loss leaves: everything but the newest commit, which stays only if it was made durable or if
     /// `keep_newest` says that its last page happened to reach the disk.
     #[must_use]
@@ -156,7 +165,7 @@ impl Engine for MemEngine {
         *self.condemned.lock() = Some(why.to_owned());
     }
 
-    fn successor(&self) -> Result<Arc<dyn Engine>, EngineError> {
+    fn successor(&self, _bytes: u64) -> Result<Arc<dyn Engine>, EngineError> {
         let successor = Arc::new(Self::new());
         *self.successor.lock() = Some(successor.clone());
         Ok(successor)

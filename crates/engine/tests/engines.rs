@@ -145,11 +145,11 @@ fn a_successor_takes_the_place_and_the_old_files_go_with_the_last_reader() {
         txn.commit().expect("commit");
     };
     put(&*old, b"old");
-    let unused = old.successor().expect("successor");
+    let unused = old.successor(1 << 20).expect("successor");
     unused.retire();
     drop(unused);
     assert!(!root.join("2").exists());
-    let new = old.successor().expect("successor");
+    let new = old.successor(1 << 20).expect("successor");
     put(&*new, b"new");
     new.sync().expect("sync");
     let reader = old.read().expect("read");

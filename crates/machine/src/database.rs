@@ -9,12 +9,15 @@ use std::io::{self, Write};
 
 use milepost_bolt::{EmitError, Emitter, Plan, PlanError, Planner};
 use milepost_mvcc::{Export, SmallTable, Store, StoreError};
-use milepost_types::LogIndex;
+use milepost_proto::raftpb::ConfState;
+use milepost_types::{LogIndex, Term};
 
-use crate::cluster::{VERSION_KEY, Version};
+use crate::cluster::{ClusterInfo, VERSION_KEY, Version};
+use crate::error::Fatal;
+use crate::member::{Membership, conf_state_from_bytes};
 
 /// etcd's buckets in their order in the file, with the table each comes from.
-const BUCKETS: [(&str, Source); 10] = [
+pub(crate) const BUCKETS: [(&str, Source); 10] = [
     ("alarm", Source::Rows(SmallTable::Alarm)),
     ("auth", Source::Rows(SmallTable::Auth)),
     ("authRoles", Source::Rows(SmallTable::Roles)),
@@ -31,7 +34,7 @@ const BUCKETS: [(&str, Source); 10] = [
 const FIRST_STORAGE_VERSION: Version = Version { major: 3, minor: 6, patch: 0 };
 
 #[derive(Clone, Copy)]
-enum Source {
+pub(crate) enum Source {
     Rows(SmallTable),
     History,
     Meta,
@@ -87,6 +90,34 @@ impl Database {
     #[must_use]
     pub const fn applied(&self) -> LogIndex {
         self.export.applied()
+    }
+
+    /// Term of that entry.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.export.term()
+    }
+
+    /// Raft's configuration after that entry.
+    ///
+    /// # Errors
+    /// [`Fatal::BrokenRecord`] if the store holds none that can be read.
+    pub fn conf_state(&self) -> Result<ConfState, Fatal> {
+        conf_state_from_bytes(self.export.conf_state()).map_err(|why| Fatal::BrokenRecord {
+            table: "meta",
+            key: "conf state".into(),
+            why: why.to_string(),
+        })
+    }
+
+    /// The membership after that entry as a v2 store: the data of a Raft snapshot.
+    ///
+    /// # Errors
+    /// [`Fatal::BrokenRecord`] if a record of a member cannot be read.
+    pub fn membership_v2_json(&self) -> Result<Vec<u8>, Fatal> {
+        let rows = |table| self.export.rows(table);
+        let membership = Membership::load(rows(SmallTable::Members), rows(SmallTable::Removed))?;
+        Ok(membership.v2_json(ClusterInfo::load(rows(SmallTable::Cluster))?.version))
     }
 
     /// Newest revision in it.

@@ -76,6 +76,15 @@ impl Loaded {
     }
 }
 
+/// Could a machine be opened over this?
+///
+/// # Errors
+/// As [`Machine::open`].
+pub(crate) fn check_opened(opened: &Opened, config: &Config) -> Result<(), Fatal> {
+    let loaded = Loaded::read(opened, config)?;
+    loaded.cluster.version.map_or(Ok(()), |version| check_version(config, version, opened.applied))
+}
+
 impl Machine {
     /// The machine over a store that was just opened; the next entry to apply is the one after `opened.applied`.
     ///

@@ -38,7 +38,7 @@ impl Store {
     /// [`StoreError::Failed`] if the switch itself failed half-way: then the member must stop.
     pub fn defragment(&self) -> Result<(), StoreError> {
         let inner = self.inner();
-        let _one_at_a_time = inner.defragmenting.lock();
+        let _one_at_a_time = inner.filling.take();
         let _history_stays = HistoryStays::new(inner.clone());
         inner.observed(Work::Defragmentation, || inner.copy_and_switch())
     }
@@ -67,7 +67,7 @@ impl Drop for HistoryStays {
 impl Inner {
     fn copy_and_switch(&self) -> Result<(), StoreError> {
         let old = self.engine();
-        let new = old.successor()?;
+        let new = old.successor(old.sizes()?.in_use)?;
         let next = self.fill(&*old, &*new).inspect_err(|_| new.retire())?;
         self.switch(&*old, &new, next)
     }

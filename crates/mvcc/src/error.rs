@@ -26,6 +26,12 @@ pub enum StoreError {
     /// A key of no bytes cannot be stored.
     #[error("empty key")]
     EmptyKey,
+    /// Records to import come in order, each revision once.
+    #[error("record {revision} does not come after the one before it")]
+    Order {
+        /// Of the record.
+        revision: milepost_types::Revision,
+    },
     /// A stored record failed its check, or one is missing that must be there.
     #[error("store is corrupt: table {table}, record {record}: {what}; rebuild this member from a peer or a snapshot")]
     Corrupt {

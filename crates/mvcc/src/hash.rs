@@ -228,6 +228,10 @@ pub(crate) fn encode(record: &HistoryRef<'_>, out: &mut Vec<u8>) {
     if record.tombstone {
         out.push(b't');
     }
+    // A raw record has no value at all.
+    if record.key.is_empty() {
+        return;
+    }
     put_bytes(1, record.key, out);
     if record.tombstone {
         return;

@@ -78,7 +78,12 @@ impl View {
         let (from, end) = (from.to_bytes(), end.to_bytes());
         let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Excluded(&end))?;
         while let Some((key, bytes)) = cursor.next()? {
-            let record = Arc::new(codec::decode_history(key, bytes)?.own(true));
+            let record = codec::decode_history(key, bytes)?;
+            if record.key.is_empty() {
+                // Raw: no change of any key.
+                continue;
+            }
+            let record = Arc::new(record.own(true));
             if !fits(&record) {
                 return Ok(false);
             }

@@ -44,7 +44,7 @@ pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
 /// # Errors
 /// As [`verify`]: then the store has to be rebuilt from a peer or a snapshot. Or the engine's.
 pub fn rescue(suspect: &dyn Engine) -> Result<Arc<dyn Engine>, StoreError> {
-    let sound = suspect.successor()?;
+    let sound = suspect.successor(suspect.sizes()?.in_use)?;
     salvage(suspect, &*sound).inspect_err(|_| sound.retire())?;
     // From here on the copy may be what the next start opens: its files stay, whatever fails.
     suspect.give_way()?;
@@ -156,6 +156,10 @@ fn check_history(txn: &dyn ReadTxn, meta: &Meta, key: &[u8], value: &[u8]) -> Re
     let previous = record.previous.to_bytes();
     if record.previous.main > meta.compact_revision().max(0) && txn.get(Table::History, &previous)?.is_none() {
         return Err(codec::corrupt(Table::History, &previous, codec::MISSING));
+    }
+    if record.key.is_empty() {
+        // Raw: it stands for no key.
+        return Ok(());
     }
     let engine_key = EngineKey::of(record.key);
     let engine_key = engine_key.bytes();

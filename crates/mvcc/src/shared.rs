@@ -16,6 +16,7 @@ use crate::generation::Generation;
 use crate::hash::HashKv;
 use crate::store::{Durable, Observer, StoreOptions, Work};
 use crate::tables::Meta;
+use crate::turn::Turn;
 use crate::view::{Floor, View, ViewState};
 
 /// The counters behind [`StoreStats`].
@@ -29,6 +30,25 @@ pub(crate) struct Counters {
     pub compaction_visited: AtomicU64,
     pub compaction_deleted: AtomicU64,
     pub counts_known: AtomicU64,
+}
+
+impl Counters {
+    /// Counts on from where `before` stands.
+    pub fn carry_on(&self, before: &Self) {
+        let pairs = [
+            (&self.commits, &before.commits),
+            (&self.committed_changes, &before.committed_changes),
+            (&self.stalls, &before.stalls),
+            (&self.commit_retries, &before.commit_retries),
+            (&self.history_visited, &before.history_visited),
+            (&self.compaction_visited, &before.compaction_visited),
+            (&self.compaction_deleted, &before.compaction_deleted),
+            (&self.counts_known, &before.counts_known),
+        ];
+        for (own, before) in pairs {
+            own.fetch_add(before.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
 }
 
 pub(crate) type WhenCompacted = Box<dyn FnOnce() + Send>;
@@ -120,8 +140,8 @@ pub(crate) struct Inner {
     pub wake: Condvar,
     /// Held while committing or compacting: one at a time, in the background or by a caller that cannot wait.
     pub committer: Mutex<Committer>,
-    /// Held for the length of a defragmentation.
-    pub defragmenting: Mutex<()>,
+    /// Taken for the length of a defragmentation, or of an import until it takes over.
+    pub filling: Arc<Turn>,
     /// How many rely on history as it is: a defragmentation, exports.
     pub compaction_pauses: AtomicUsize,
     pub durable: Mutex<Durable>,
@@ -169,7 +189,7 @@ impl Inner {
             room: Condvar::new(),
             wake: Condvar::new(),
             committer,
-            defragmenting: Mutex::new(()),
+            filling: Arc::default(),
             compaction_pauses: AtomicUsize::new(0),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),

@@ -227,11 +227,11 @@ impl Store {
         *self.inner().durable.lock()
     }
 
-    /// Calls `done` when the deletions of the compaction to `revision` are done; at once if they are. It runs on the
-    /// store's thread and must be short.
+    /// Calls `done` when the deletions of the compaction to `revision` are done; at once if they are, or if the store was
+    /// closed and deletes nothing more. It runs on the store's thread and must be short.
     pub fn when_compacted(&self, revision: i64, done: Box<dyn FnOnce() + Send>) {
         let mut core = self.inner().core.lock();
-        if core.meta.finished < revision {
+        if core.meta.finished < revision && !core.stop {
             core.when_compacted.push((revision, done));
         } else {
             drop(core);
@@ -329,7 +329,7 @@ fn spawn(inner: Arc<Inner>) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new().name("store-commit".into()).spawn(move || inner.run()).map_err(engine_error)
 }
 
-fn read_opened(engine: &dyn Engine) -> Result<(Meta, Opened), StoreError> {
+pub(crate) fn read_opened(engine: &dyn Engine) -> Result<(Meta, Opened), StoreError> {
     let txn = engine.read()?;
     let (mut meta, conf_state, mut records_read) = Meta::read(&*txn)?;
     let mut tables = BTreeMap::new();

@@ -282,7 +282,7 @@ impl Drop for Change<'_> {
 }
 
 /// Previous and spine of the change that follows `before`.
-fn links(before: Option<&Record>) -> (Revision, Spine) {
+pub(crate) fn links(before: Option<&Record>) -> (Revision, Spine) {
     match before {
         Some(before) => (before.revision, before.spine.child(before.revision)),
         None => (Revision::ZERO, Spine::default()),

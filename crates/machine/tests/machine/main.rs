@@ -2,6 +2,7 @@
 
 mod common;
 mod golden;
+mod import;
 mod model;
 mod reader;
 mod twin;

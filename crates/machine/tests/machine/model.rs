@@ -43,7 +43,7 @@ fn answer(twin: &mut Twin, request: &Request) -> Result<Reply, Error> {
 }
 
 /// Requests that the door would refuse are never proposed.
-fn passes_the_door(request: &Request) -> bool {
+pub fn passes_the_door(request: &Request) -> bool {
     match request {
         Request::Txn(request) => validate::txn(request, 128).is_ok(),
         _ => true,
@@ -89,12 +89,12 @@ fn machine_and_twin_agree() {
 }
 
 /// What a watcher is told.
-fn seen(batch: Arc<EventBatch>) -> (i64, Vec<(Revision, KeyValue)>) {
+pub fn seen(batch: Arc<EventBatch>) -> (i64, Vec<(Revision, KeyValue)>) {
     (batch.revision, batch.records.iter().map(|record| (record.revision, record.to_kv())).collect())
 }
 
 /// Requests about everything else, as the scripts write them.
-const BESIDE_KEYS: [&str; 16] = [
+pub const BESIDE_KEYS: [&str; 16] = [
     "empty",
     "checkpoint 1 7",
     "checkpoint 2 0",

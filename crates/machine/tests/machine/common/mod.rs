@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milepost_engine::mem::MemEngine;
 use milepost_machine::{Applied, Config, Entry, EntryKind, Fatal, Machine, Version, member};
-use milepost_mvcc::{Store, StoreOptions};
+use milepost_mvcc::{Imported, Store, StoreOptions};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::raftpb::ConfChange;
@@ -22,6 +22,7 @@ pub struct Rig {
     pub engine: Arc<MemEngine>,
     pub machine: Machine,
     pub config: Config,
+    options: StoreOptions,
     index: u64,
 }
 
@@ -31,21 +32,35 @@ pub fn config() -> Config {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
+        Self::with(config, StoreOptions::default())
+    }
+
+    pub fn with(config: Config, options: StoreOptions) -> Self {
         let engine = Arc::new(MemEngine::new());
-        let machine = open(&engine, &config);
-        Self { engine, machine, config, index: 0 }
+        let machine = open(&engine, &config, options.clone());
+        Self { engine, machine, config, options, index: 0 }
+    }
+
+    /// Goes on from another member's snapshot.
+    pub fn install(&mut self, imported: Imported) -> Result<(), Fatal> {
+        let (store, writer, opened) = imported.take_over().unwrap();
+        drop(self.machine.replace(store, writer, &opened)?);
+        self.index = opened.applied.0;
+        self.engine = self.engine.that_counts();
+        assert_eq!(self.machine.check(), Ok(()));
+        Ok(())
     }
 
     /// Stops and starts again over what is durable: everything, after a sync.
     pub fn reopen(self) -> Self {
-        let Self { engine, machine, config, index } = self;
+        let Self { engine, machine, config, options, index } = self;
         let store = machine.reader().store();
         store.force_sync().unwrap();
         drop(machine.into_writer());
         store.close();
-        let machine = open(&engine, &config);
+        let machine = open(&engine, &config, options.clone());
         assert_eq!(machine.applied().0, LogIndex(index));
-        Self { engine, machine, config, index }
+        Self { engine, machine, config, options, index }
     }
 
     pub fn apply(&mut self, request: Request, want_reply: bool) -> Result<Applied, Fatal> {
@@ -111,8 +126,8 @@ impl Rig {
     }
 }
 
-fn open(engine: &Arc<MemEngine>, config: &Config) -> Machine {
-    let (store, writer, opened) = Store::open(Arc::clone(engine) as _, StoreOptions::default()).unwrap();
+fn open(engine: &Arc<MemEngine>, config: &Config, options: StoreOptions) -> Machine {
+    let (store, writer, opened) = Store::open(Arc::clone(engine) as _, options).unwrap();
     Machine::open(store, writer, &opened, config.clone()).unwrap()
 }
 
