@@ -91,7 +91,8 @@ impl TlsDialler {
         protocols: &[&[u8]],
     ) -> Result<TlsStream<Box<dyn Pipe>>, String> {
         let config = self.config(protocols).map_err(failed)?;
-        let name = self.server_name.as_deref().unwrap_or(name);
+        // A dot at the end says that a name is complete; certificates do without.
+        let name = self.server_name.as_deref().unwrap_or(name).trim_end_matches('.');
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| failed(format_args!("{name:?} is no host name: no certificate can carry it")))?;
         TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(failed)
