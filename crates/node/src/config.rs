@@ -2,6 +2,8 @@
 
 use crate::compactor::CompactionMode;
 use crate::log::Log;
+use milepost_machine::member::Member;
+use milepost_types::{ClusterId, MemberId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,20 @@ pub const SNAPSHOT_BYTES: u64 = 256 << 20;
 
 /// Entries kept behind a snapshot point. etcd: `--snapshot-catchup-entries`.
 pub const CATCH_UP_ENTRIES: u64 = 5_000;
+
+/// A running cluster that added this member: it begins with an empty log and hears everything from the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The id that the cluster gave this member.
+    pub member: MemberId,
+    /// The cluster's.
+    pub cluster: ClusterId,
+    /// Who is in the cluster, this member included: whom to listen to until its own log says who is.
+    pub members: Vec<Member>,
+}
+
+/// Asked before a cluster is cut down to this member: may these others be dropped? The text says why not.
+pub type MayDrop = Arc<dyn Fn(&[Member]) -> Result<(), String> + Send + Sync>;
 
 /// Everything that a node is told at its start.
 #[derive(Clone)]
@@ -30,6 +46,10 @@ pub struct NodeConfig {
     pub initial_cluster: BTreeMap<String, Vec<String>>,
     /// `--initial-cluster-token`.
     pub cluster_token: String,
+    /// `--initial-cluster-state=existing`: instead of founding. Read only if there is no log yet.
+    pub join: Option<Join>,
+    /// `--force-new-cluster`: whatever others there are, this member goes on alone.
+    pub force_new_cluster: Option<MayDrop>,
     /// One tick: `--heartbeat-interval`.
     pub heartbeat: Duration,
     /// `--election-timeout` in ticks.
@@ -74,6 +94,8 @@ impl NodeConfig {
             client_urls: vec!["http://localhost:2379".to_owned()],
             initial_cluster: BTreeMap::from([(name.to_owned(), vec![peer_url])]),
             cluster_token: "etcd-cluster".to_owned(),
+            join: None,
+            force_new_cluster: None,
             heartbeat: Duration::from_millis(100),
             election_ticks: 10,
             pre_vote: true,

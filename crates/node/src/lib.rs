@@ -41,7 +41,7 @@ pub mod stepped;
 mod waiter;
 
 pub use compactor::CompactionMode;
-pub use config::NodeConfig;
+pub use config::{Join, MayDrop, NodeConfig};
 pub use core::Role;
 pub use letters::{Letters, NoLetters, SnapshotBody, SnapshotLetter};
 pub use node::{Node, OpenStore, Status, World};

@@ -329,10 +329,11 @@ fn log_start(config: &NodeConfig, recovery: &Recovery) {
         config.log.info("starting local member", &fields);
         return;
     }
+    let message = if config.force_new_cluster.is_some() { "forcing restart member" } else { "restarting local member" };
     let [member, cluster] = fields;
     let commit = ("commit-index", Value::from(recovery.restart.hard_state.commit()));
     let applied = ("applied-index", Value::from(recovery.restart.applied));
-    config.log.info("restarting local member", &[cluster, member, commit, applied]);
+    config.log.info(message, &[cluster, member, commit, applied]);
 }
 
 /// A node before its threads are started: what each of them will own.
@@ -352,12 +353,15 @@ impl Parts {
         let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
         let (store, writer, opened) = open_store(&config.store_path())?;
         defragmenter::at_start(&store, config.bootstrap_defragment_bytes, &*config.log)?;
-        let recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
-        log_start(config, &recovery);
+        let mut recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
         let mut machine_config = config.machine.clone();
         (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
         let machine = Machine::open(store.clone(), writer, &opened, machine_config)
             .map_err(|error| StartError::Broken(error.to_string()))?;
+        if let Some(may_drop) = &config.force_new_cluster {
+            recovery::force::alone(&mut recovery, &machine, &**may_drop, &*config.log)?;
+        }
+        log_start(config, &recovery);
         let hub = Hub::start(store.clone(), config.watch);
         let membership = MembershipAt {
             index: recovery.restart.applied,
@@ -382,7 +386,7 @@ impl Parts {
         };
         let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
         let duties = Duties::new(&shared, config, commit_at_start);
-        let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config.heartbeat);
+        let raft = RaftLoop::new(Arc::clone(&shared), core, letters, duties, config);
         let log = LogLoop {
             shared: Arc::clone(&shared),
             wal,

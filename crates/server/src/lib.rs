@@ -11,6 +11,7 @@
 pub mod config;
 
 mod auto_tls;
+mod cluster;
 mod data_dir;
 mod log;
 mod peer_port;

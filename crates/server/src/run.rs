@@ -10,7 +10,8 @@ use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
 
-use crate::config::cluster::{self, Members};
+use crate::cluster::forming::{self, Place};
+use crate::config::cluster;
 use crate::config::logging::{LogPlan, LogRefusal};
 use crate::config::settings::{Note, Refusal, Settings};
 use crate::config::words::{self, Request, UsageError};
@@ -196,22 +197,24 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
             &[],
         );
     }
-    let before = look(&config, &**log)?;
+    look(&config, &**log)?;
     config.addresses.check_listeners().map_err(End::start)?;
     // Ports first: a member that other members could not reach must not touch its directory.
     let peer_port = PeerPort::hold(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
-    let members = members(&config, before)?;
+    let has_log = forming::has_log(&config.wal_dir());
+    let place = place(&config, has_log, &**log)?;
     config.security.check_token().map_err(End::start)?;
     let compaction = config.compaction().map_err(End::start)?;
-    start::say(&config, compaction, before == Before::Member, &**log);
+    start::say(&config, compaction, has_log, &**log);
     if config.memory_mlock {
         lock_memory(&**log)?;
     }
     let peers = wiring::peers(&config, log).map_err(End::wired)?;
     let clients = wiring::api(&config, log).map_err(End::wired)?;
     let mut signals = signals::Signals::catch().map_err(End::failed)?;
-    let node = Node::start(&wiring::node(&config, &members, compaction, log), wiring::world(&config, log))
-        .map_err(End::failed)?;
+    let node =
+        Node::start(&wiring::node(&config, place, compaction, log).map_err(End::start)?, wiring::world(&config, log))
+            .map_err(End::failed)?;
     drop(peer_port);
     let doors = AllDoors::open(peers, clients, &node).inspect_err(|_| node.stop())?;
     while !node.wait_ready(READY_PATIENCE) {
@@ -265,8 +268,8 @@ fn in_gos_words(error: DoorError) -> Refusal {
     }
 }
 
-/// Who was in the directory before us.
-fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
+/// Looks who was in the directory before us.
+fn look(config: &Config, log: &dyn Log) -> Result<(), End> {
     let before = data_dir::look(&config.data_dir, log).map_err(|(message, why)| End {
         level: Level::Fatal,
         message,
@@ -293,26 +296,16 @@ fn look(config: &Config, log: &dyn Log) -> Result<Before, End> {
     };
     let fields = [("data-dir", config.data_dir.display().to_string().into()), ("dir-type", kind.into())];
     log.info(message, &fields);
-    Ok(before)
+    Ok(())
 }
 
-/// The members of the new cluster; one that exists knows them itself.
-fn members(config: &Config, before: Before) -> Result<Members, End> {
-    if before == Before::Member {
-        // A power cut may have left a founder half formed: it forms again, from these. Names are not looked up for it.
-        let named = cluster::members(&config.initial_cluster).unwrap_or_default();
-        let is_founder = named.contains_key(&config.name);
-        return Ok(if is_founder && config.is_new_cluster { named } else { Members::new() });
-    }
-    let members = cluster::members(&config.initial_cluster).map_err(End::start)?;
-    cluster::check_member(&config.name, &config.addresses.advertise_peer, &members).map_err(End::start)?;
-    if !config.is_new_cluster {
-        return Err(End::flags(Refusal::new(
-            "--initial-cluster-state=existing: this version of Milepost cannot join a cluster",
-            "use --initial-cluster-state=new, or a data directory that a member has used",
-        )));
-    }
-    Ok(members)
+/// Whom this member forms a cluster with, or joins.
+fn place(config: &Config, has_log: bool, log: &dyn Log) -> Result<Place, End> {
+    let named = cluster::members(&config.initial_cluster);
+    // A member with a log knows better.
+    let named = if has_log { named.unwrap_or_default() } else { named.map_err(End::start)? };
+    let ask = wiring::ask(config).map_err(End::start)?;
+    forming::place(config, named, has_log, &ask, log).map_err(End::start)
 }
 
 fn lock_memory(log: &dyn Log) -> Result<(), End> {

@@ -12,7 +12,8 @@ use milepost_node::log::{Log, Value};
 use milepost_node::{NoLetters, NodeConfig, World};
 
 use crate::auto_tls::{self, Pair};
-use crate::config::cluster::Members;
+use crate::cluster::ask::Network;
+use crate::cluster::forming::{self, Place};
 use crate::config::security::Security;
 use crate::config::settings::Refusal;
 use crate::config::url::Url;
@@ -31,14 +32,36 @@ pub fn world(config: &Config, log: &Arc<dyn Log>) -> World {
     }
 }
 
+/// Questions to other members.
+///
+/// # Errors
+/// The system gives no means for them.
+pub fn ask(config: &Config) -> Result<Network, Refusal> {
+    // Source: etcd `ServerConfig.PeerDialTimeout`.
+    Network::new(milepost_peers::TlsSettings::default(), Duration::from_secs(1) + config.election)
+        .map_err(Refusal::from)
+}
+
 /// What the node is told.
-pub fn node(config: &Config, members: &Members, compaction: CompactionMode, log: &Arc<dyn Log>) -> NodeConfig {
+///
+/// # Errors
+/// Those of [`ask`].
+pub fn node(
+    config: &Config,
+    place: Place,
+    compaction: CompactionMode,
+    log: &Arc<dyn Log>,
+) -> Result<NodeConfig, Refusal> {
     let mut node = NodeConfig::new(&config.name, config.data_dir.clone(), Arc::clone(log));
     let texts = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>();
     node.wal_dir.clone_from(&config.wal_dir);
     node.client_urls = texts(&config.addresses.advertise_client);
-    node.initial_cluster = members.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect();
+    node.initial_cluster = place.founders.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect();
     node.cluster_token.clone_from(&config.token);
+    node.join = place.join;
+    if config.force_new_cluster {
+        node.force_new_cluster = Some(forming::may_drop(ask(config)?, Arc::clone(log)));
+    }
     node.heartbeat = config.heartbeat;
     node.election_ticks = config.election_ticks;
     node.pre_vote = config.pre_vote;
@@ -62,7 +85,7 @@ pub fn node(config: &Config, members: &Members, compaction: CompactionMode, log:
     if config.gates.given("LeaseCheckpoint") == Some(false) {
         node.machine.lease_checkpoint_interval = Duration::ZERO;
     }
-    node
+    Ok(node)
 }
 
 /// Why nothing is served: the line that etcd writes, and its error.

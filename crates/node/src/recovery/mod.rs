@@ -8,6 +8,7 @@
 //! refused with both numbers. The commit index is raised to A: a commit that moves alone is not synced, so the log may
 //! know less than the store has applied.
 
+pub mod force;
 pub mod guard;
 
 use crate::config::NodeConfig;
@@ -92,6 +93,9 @@ pub enum StartError {
         /// Its member.
         found: MemberId,
     },
+    /// The cluster cannot be cut down to this member.
+    #[error("--force-new-cluster: {0}")]
+    Force(String),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on threads")]
     Thread(std::io::Error),
@@ -175,12 +179,21 @@ fn founders(config: &NodeConfig) -> Result<(Bootstrap, MemberId), StartError> {
     Ok((bootstrap, own))
 }
 
-/// A new cluster: its first entries add the founders, and are committed from the start.
+/// A new cluster: its first entries add the founders, and are committed from the start. A member that joins has only its
+/// ids: all entries come from the others.
 fn begin(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Recovery, StartError> {
+    let create = |member: MemberId, cluster: ClusterId| {
+        let metadata = Metadata { node_id: member.0, cluster_id: cluster.0 };
+        let options = Options { max_wals: config.max_wals, ..Options::default() };
+        Wal::create(Arc::clone(disk), &config.wal_path(), metadata, options)
+    };
+    if let Some(join) = &config.join {
+        let (member, cluster) = (join.member, join.cluster);
+        let wal = create(member, cluster)?;
+        return Ok(Recovery { wal, member, cluster, restart: Restart::default(), snapshot_point: 0, fresh: true });
+    }
     let (bootstrap, member) = founders(config)?;
-    let metadata = Metadata { node_id: member.0, cluster_id: bootstrap.cluster_id.0 };
-    let options = Options { max_wals: config.max_wals, ..Options::default() };
-    let wal = Wal::create(Arc::clone(disk), &config.wal_path(), metadata, options)?;
+    let wal = create(member, bootstrap.cluster_id)?;
     write_first_entries(wal, member, bootstrap)
 }
 

@@ -13,6 +13,7 @@ use crate::request_id;
 use crate::waiter::{Answers, Completion, NodeError, Pending, Waiter};
 use bytes::Bytes;
 use milepost_machine::Membership;
+use milepost_machine::member::Member;
 use milepost_proto::raftpb;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -80,6 +81,8 @@ pub(crate) struct RaftLoop {
     tick: Duration,
     next_tick: Duration,
     next_expiry: Duration,
+    /// Who is in the cluster that this member joins, while its own log does not say so yet.
+    acquaintances: Vec<Member>,
     /// Applied index that the core knows of.
     told_applied: u64,
     /// When a removed member stops.
@@ -87,7 +90,14 @@ pub(crate) struct RaftLoop {
 }
 
 impl RaftLoop {
-    pub fn new(shared: Arc<Shared>, core: Core, letters: Arc<dyn Letters>, duties: Duties, tick: Duration) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        core: Core,
+        letters: Arc<dyn Letters>,
+        duties: Duties,
+        config: &crate::NodeConfig,
+    ) -> Self {
+        let tick = config.heartbeat;
         let now = shared.now();
         let told_applied = core.standing().applied;
         Self {
@@ -104,6 +114,7 @@ impl RaftLoop {
             tick,
             next_tick: now + tick,
             next_expiry: now + EXPIRY_INTERVAL,
+            acquaintances: config.join.as_ref().map(|join| join.members.clone()).unwrap_or_default(),
             told_applied,
             stop_at: None,
         }
@@ -130,7 +141,7 @@ impl RaftLoop {
     pub fn begin(&mut self) {
         let start = RoleChange { passed: vec![(Role::Follower, self.core.standing().term)], ..RoleChange::default() };
         log_role_change(&*self.shared.log, self.shared.member.0, &start);
-        self.letters.set_members(self.shared.reader.membership());
+        self.tell_members(self.shared.reader.membership());
         // What was applied at start may already allow an election.
         self.handle(Input::Applied(self.told_applied));
     }
@@ -158,7 +169,7 @@ impl RaftLoop {
                     self.handle(input);
                 }
                 Command::Applied(index) => applied = applied.max(index),
-                Command::Members(membership) => self.letters.set_members(membership),
+                Command::Members(membership) => self.tell_members(membership),
                 Command::Removed => self.removed(now),
                 Command::Status(tell) => tell.0(self.core.raft_status()),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
@@ -190,6 +201,21 @@ impl RaftLoop {
         }
         self.publish();
         self.answers.deliver();
+    }
+
+    /// A member that joins hears its first entries from members that its own log does not know yet.
+    fn tell_members(&mut self, mut membership: Arc<Membership>) {
+        if membership.members.contains_key(&self.shared.member) {
+            self.acquaintances.clear();
+        } else if !self.acquaintances.is_empty() {
+            let known = Arc::make_mut(&mut membership);
+            for member in &self.acquaintances {
+                if !known.removed.contains(&member.id) {
+                    known.members.entry(member.id).or_insert_with(|| member.clone());
+                }
+            }
+        }
+        self.letters.set_members(membership);
     }
 
     /// One tick, however late it is: a member that was paused must hear its peers before it takes them for dead.

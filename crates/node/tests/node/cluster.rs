@@ -1,11 +1,14 @@
 //! Several members: they form, elect, replicate; one goes and comes back.
 
-use crate::cluster_world::{Cluster, Seat};
-use crate::world::{PATIENCE, answers, get, put, reply, waiter};
+use crate::cluster_world::{Cluster, Seat, founder};
+use crate::world::{PATIENCE, answers, encode, get, put, reply, waiter};
 use milepost_env::Disk;
 use milepost_machine::Reply;
-use milepost_node::{Completion, Role};
-use milepost_proto::raftpb::Entry;
+use milepost_machine::member::{Member, add};
+use milepost_node::{Completion, Join, Node, Role};
+use milepost_proto::Message as _;
+use milepost_proto::raftpb::{ConfChange, Entry};
+use milepost_types::MemberId;
 use milepost_wal::{Options, Wal};
 use std::path::Path;
 use std::sync::Arc;
@@ -121,4 +124,92 @@ fn a_leader_that_is_cut_off_answers_nothing_stale() {
     let request = milepost_proto::etcdserverpb::RangeRequest { key: "k".into(), ..Default::default() };
     let now = cluster.seats[old].node().reader().range(&request).expect("a range");
     assert_eq!(now.kvs[0].value, "new", "a read that ends after the write was answered must see it");
+}
+
+/// A lone member becomes two voters and a learner: who joins begins with an empty log and hears everything from it.
+#[test]
+fn members_join_a_running_cluster() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    for number in 0..300 {
+        reply(cluster.seats[0].node(), put(&format!("k{number}"), "v")).expect("applied");
+    }
+    for number in 1..3 {
+        let (name, peer_urls) = founder(number);
+        let joiner =
+            Member { id: MemberId(0x100 + number as u64), peer_urls, is_learner: number == 2, ..Member::default() };
+        let node = cluster.seats[0].node();
+        let members = change(node, |id| add(id, &joiner));
+        let cluster_id = node.status().cluster_id;
+        let seat = cluster.add(number);
+        assert_eq!(seat.home.config.name, name);
+        seat.home.config.join = Some(Join { member: joiner.id, cluster: cluster_id, members });
+        cluster.start(number);
+        let seat = &cluster.seats[number];
+        let first = cluster.net.wait(|| seat.members.lock().expect("members").clone());
+        assert_eq!(first.members.len(), number + 1, "it knows whom to listen to");
+        assert!(seat.node().wait_ready(PATIENCE), "{:?} {:#?}", seat.node().stopped(), seat.home.lines.all());
+        assert_eq!(get(seat.node(), "k299").count, 1);
+        assert_eq!(seat.node().status().is_learner, number == 2);
+        reply(seat.node(), put(&format!("from{number}"), "v")).expect("applied");
+    }
+    assert!(!cluster.seats[0].node().reads_are_current());
+    // A restart needs neither flags nor memory of how it began.
+    cluster.seats[2].home.config.join = None;
+    cluster.crash(2, 3);
+    cluster.start(2);
+    assert!(cluster.seats[2].node().wait_ready(PATIENCE));
+    assert_eq!(get(cluster.seats[2].node(), "from2").count, 1);
+}
+
+/// Proposes a change of membership at `node`; who is in the cluster then.
+fn change(node: &Node, change: impl FnOnce(u64) -> ConfChange) -> Vec<Member> {
+    let (sink, heard) = answers();
+    let id = node.next_request_id();
+    node.propose_conf_change(id, change(id).encode_to_vec().into(), waiter(&sink, 1));
+    let (_, answer) = heard.recv_timeout(PATIENCE).expect("an answer");
+    assert!(matches!(answer, Completion::Reply(Ok(Reply::ConfChange(_)))), "{answer:?}");
+    node.reader().membership().members.values().cloned().collect()
+}
+
+/// Two of three are lost for good. What only the lost ones may have heard of is dropped, the rest goes on as a cluster
+/// of one, which may grow again.
+#[test]
+fn one_of_three_goes_on_alone_when_forced() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    reply(cluster.seats[0].node(), put("k", "v")).expect("applied");
+    assert_eq!(get(cluster.seats[0].node(), "k").count, 1);
+    let (id, cluster_id) = (cluster.seats[0].id(), cluster.seats[0].node().status().cluster_id);
+    (1..3).for_each(|at| cluster.stop(at));
+    // Nobody commits this.
+    let (sink, _heard) = answers();
+    let node = cluster.seats[0].node();
+    let request = node.next_request_id();
+    node.propose(request, encode(request, put("late", "v")), waiter(&sink, 1));
+    cluster.net.wait(|| (cluster.seats[0].node().status().leader.0 == 0).then_some(()));
+    cluster.stop(0);
+
+    let config = &mut cluster.seats[0].home.config;
+    config.force_new_cluster = Some(Arc::new(|others| Err(format!("{} others may live", others.len()))));
+    let refused = cluster.seats[0].home.start().err().expect("the guard says no").to_string();
+    assert_eq!(refused, "--force-new-cluster: 2 others may live");
+    cluster.seats[0].home.config.force_new_cluster = Some(Arc::new(|_| Ok(())));
+    cluster.start(0);
+    let node = cluster.seats[0].node();
+    assert!(node.wait_ready(PATIENCE), "{:?} {:#?}", node.stopped(), cluster.seats[0].home.lines.all());
+    let status = node.status();
+    assert_eq!((status.member_id.0, status.cluster_id, status.role), (id, cluster_id, Role::Leader));
+    assert_eq!((get(node, "k").count, get(node, "late").count), (1, 0));
+    assert_eq!(node.reader().members().len(), 1);
+    assert!(node.reads_are_current());
+    assert!(cluster.seats[0].home.lines.has("forcing restart member"));
+    let (_, peer_urls) = founder(7);
+    change(node, |id| add(id, &Member { id: MemberId(7), peer_urls, is_learner: true, ..Member::default() }));
+    // Without the flag it stays what it is now.
+    cluster.seats[0].home.config.force_new_cluster = None;
+    cluster.crash(0, 1);
+    cluster.start(0);
+    assert!(cluster.seats[0].node().wait_ready(PATIENCE));
+    assert_eq!(cluster.seats[0].node().reader().members().len(), 2);
 }

@@ -109,7 +109,7 @@ pub struct Config {
     pub security: Security,
     /// The disk is never waited for.
     pub unsafe_no_fsync: bool,
-    /// See `--force-new-cluster`; a lone member has nobody to drop.
+    /// See `--force-new-cluster`.
     pub force_new_cluster: bool,
     /// Read at start, because etcd complains about them later than about the rest.
     auto_compaction: (String, String),
@@ -218,6 +218,12 @@ impl Config {
             name,
         };
         Ok((config, notes))
+    }
+
+    /// Where the log is.
+    #[must_use]
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
     }
 
     /// Automatic compaction; asked for at start.

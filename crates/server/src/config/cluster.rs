@@ -42,16 +42,31 @@ pub fn text(members: &Members) -> String {
 /// # Errors
 /// The name or URLs that do not fit, in etcd's words.
 pub fn check_member(name: &str, advertised: &[Url], members: &Members) -> Result<(), Refusal> {
-    let Some(listed) = members.get(name) else {
-        return Err(Refusal::new(
+    check_advertised(name, advertised, check_name(name, members)?)?;
+    check_duplicates(members)
+}
+
+/// Is `name` one of `members`? Its URLs.
+///
+/// # Errors
+/// It is not, in etcd's words.
+pub fn check_name<'a>(name: &str, members: &'a Members) -> Result<&'a [Url], Refusal> {
+    members.get(name).map(Vec::as_slice).ok_or_else(|| {
+        Refusal::new(
             format!("couldn't find local name {name:?} in the initial cluster configuration"),
             format!(
                 "add {name}=<peer URL> to --initial-cluster, or give --name one of the names in it: {:?}",
                 text(members)
             ),
-        ));
-    };
-    check_advertised(name, advertised, listed)?;
+        )
+    })
+}
+
+/// Has each URL one member?
+///
+/// # Errors
+/// One that has two, in etcd's words.
+pub fn check_duplicates(members: &Members) -> Result<(), Refusal> {
     let mut all: Vec<&str> = members.values().flatten().map(Url::as_str).collect();
     all.sort_unstable();
     if let Some(twice) = all.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -90,8 +105,11 @@ fn check_advertised(name: &str, advertised: &[Url], listed: &[Url]) -> Result<()
     Err(Refusal::new(complaint, remedy))
 }
 
-/// Do both name the same places, hosts resolved? The complaint is etcd's.
-fn same_addresses(one: &[Url], other: &[Url]) -> Result<(), String> {
+/// Do both, sorted, name the same places, hosts resolved?
+///
+/// # Errors
+/// The difference, in etcd's words.
+pub fn same_addresses(one: &[Url], other: &[Url]) -> Result<(), String> {
     if one.len() != other.len() {
         let quoted = |urls: &[Url]| {
             let texts: Vec<String> = urls.iter().map(|url| format!("{:?}", url.as_str())).collect();

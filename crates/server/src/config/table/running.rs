@@ -49,7 +49,7 @@ pub(super) const UPKEEP: &[Flag] = rows! { Upkeep:
 
 pub(super) const UNSAFE: &[Flag] = rows! { Unsafe:
 "unsafe-no-fsync"               Bool, "false", Works, "Do not wait for the disk: acknowledged writes may be lost with the machine's power.";
-"force-new-cluster"             Bool, "false", Nothing("a lone member's cluster has no other members to drop"), "Drop all other members from the cluster.";
+"force-new-cluster"             Bool, "false", Works, "Drop all other members from the cluster.";
 };
 
 pub(super) const IGNORED: &[Flag] = rows! { Ignored:

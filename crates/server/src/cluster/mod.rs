@@ -1,0 +1,4 @@
+//! This member among others: how it finds them, and what it watches over.
+
+pub mod ask;
+pub mod forming;
