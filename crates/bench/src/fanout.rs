@@ -45,27 +45,49 @@ pub struct Events {
     pub last: Option<Instant>,
 }
 
+/// What a watcher watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seats {
+    /// Watcher w one key: number w mod key space.
+    Keys,
+    /// Watcher w a slice of the keys: all of them together watch every key once.
+    Slices,
+}
+
+/// Who watches what, in how many streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    /// Over all streams.
+    pub watchers: u64,
+    /// Watch streams.
+    pub streams: u64,
+    /// What each watches.
+    pub seats: Seats,
+}
+
 /// Open watch streams on a thread of their own.
 pub struct Fanout {
     keys: Arc<Keys>,
-    watchers: u64,
+    crowd: Crowd,
     stamps: Arc<Stamps>,
     finish: oneshot::Sender<u64>,
     events: Receiver<Events>,
 }
 
 /// When each of the last puts was sent.
-struct Stamps {
+pub struct Stamps {
     origin: Instant,
     nanos: Box<[AtomicU64]>,
 }
 
 impl Stamps {
-    fn new() -> Stamps {
+    /// None was.
+    pub fn new() -> Stamps {
         Stamps { origin: Instant::now(), nanos: (0..STAMPS).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    fn set(&self, n: u64) {
+    /// Put `n` is sent now.
+    pub fn set(&self, n: u64) {
         self.nanos[n as usize % STAMPS].store(self.origin.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
@@ -95,19 +117,24 @@ impl Work for Stamped {
     }
 }
 
+impl Default for Stamps {
+    fn default() -> Stamps {
+        Stamps::new()
+    }
+}
+
 impl Fanout {
-    /// Opens `streams` streams with `watchers` watchers in all, watcher w on key w mod key space, and returns when
-    /// the server has confirmed every one.
+    /// Opens the streams of `crowd`, and returns when the server has confirmed every watcher.
     ///
     /// # Errors
     /// A connection, a stream or a watcher was refused, or no stream was confirmed for too long.
-    pub fn open(options: &Options, keys: Arc<Keys>, watchers: u64, streams: u64) -> Result<Fanout, LoadError> {
+    pub fn open(options: &Options, keys: Arc<Keys>, crowd: Crowd) -> Result<Fanout, LoadError> {
         let stamps = Arc::new(Stamps::new());
+        let crowd = Crowd { streams: crowd.streams.min(crowd.watchers), ..crowd };
         let (ready_sender, ready) = channel();
         let (events_sender, events) = channel();
         let (finish, finish_receiver) = oneshot::channel();
-        let audience =
-            Audience { keys: keys.clone(), stamps: stamps.clone(), watchers, streams: streams.min(watchers) };
+        let audience = Audience { keys: keys.clone(), stamps: stamps.clone(), crowd };
         let (options, patience) = (options.clone(), options.patience);
         std::thread::Builder::new()
             .name("watch".into())
@@ -116,7 +143,7 @@ impl Fanout {
         loop {
             match ready.recv_timeout(patience) {
                 Ok(Ok(Opened::One)) => {}
-                Ok(Ok(Opened::All)) => return Ok(Fanout { keys, watchers, stamps, finish, events }),
+                Ok(Ok(Opened::All)) => return Ok(Fanout { keys, crowd, stamps, finish, events }),
                 Ok(Err(error)) => return Err(LoadError::Connect(error)),
                 Err(_) => return Err(LoadError::Stalled(patience)),
             }
@@ -128,10 +155,20 @@ impl Fanout {
         Arc::new(Stamped { put: Put { keys: self.keys.clone() }, stamps: self.stamps.clone() })
     }
 
-    /// Waits for the events of puts 0 to `puts`, or until none comes any more.
+    /// When each put was sent.
+    pub fn stamps(&self) -> Arc<Stamps> {
+        self.stamps.clone()
+    }
+
+    /// Waits for the events of puts 0 to `puts`, each of the key that its number draws, or until none comes any more.
     pub fn collect(self, puts: u64) -> Events {
-        let (keys, watchers) = (&self.keys, self.watchers);
+        let (keys, watchers) = (&self.keys, self.crowd.watchers);
         let expected = (0..puts).map(|n| listeners(watchers, keys.space, keys.number(n))).sum();
+        self.collect_events(expected)
+    }
+
+    /// Waits for so many events over all watchers, or until none comes any more.
+    pub fn collect_events(self, expected: u64) -> Events {
         // A thread that has failed has dropped its end; its events tell.
         let _ = self.finish.send(expected);
         self.events.recv().expect("the thread reports")
@@ -146,8 +183,20 @@ fn listeners(watchers: u64, space: u64, number: u64) -> u64 {
 struct Audience {
     keys: Arc<Keys>,
     stamps: Arc<Stamps>,
-    watchers: u64,
-    streams: u64,
+    crowd: Crowd,
+}
+
+impl Audience {
+    /// First key, and end of the range if it is one, of watcher `watcher`.
+    fn watched(&self, watcher: u64) -> (Bytes, Bytes) {
+        let (keys, watchers) = (&self.keys, self.crowd.watchers);
+        let start = |watcher: u64| (u128::from(watcher) * u128::from(keys.space) / u128::from(watchers)) as u64;
+        match self.crowd.seats {
+            Seats::Keys => (keys.key(watcher % keys.space), Bytes::new()),
+            Seats::Slices if watcher + 1 == watchers => (keys.key(start(watcher)), keys.end()),
+            Seats::Slices => (keys.key(start(watcher)), keys.key(start(watcher + 1))),
+        }
+    }
 }
 
 /// What the thread tells while it opens streams: signs of life, then the end.
@@ -223,12 +272,12 @@ async fn seats(
     ready: &Sender<Result<Opened, CallError>>,
 ) -> Result<Vec<Seat>, CallError> {
     let mut connections = Vec::new();
-    for index in 0..options.shape.conns.min(audience.streams as usize) {
+    for index in 0..options.shape.conns.min(audience.crowd.streams as usize) {
         let endpoint = &options.shape.endpoints[index % options.shape.endpoints.len()];
         connections.push(Connection::open(endpoint).await?);
     }
     let mut seats = Vec::new();
-    for index in 0..audience.streams {
+    for index in 0..audience.crowd.streams {
         let connection = &mut connections[index as usize % options.shape.conns];
         seats.push(seat(connection, audience, index).await?);
         // The opener may have given up.
@@ -239,10 +288,10 @@ async fn seats(
 
 async fn seat(connection: &mut Connection, audience: &Audience, index: u64) -> Result<Seat, CallError> {
     let route = connection.route(WATCH);
-    let numbers = (index..audience.watchers).step_by(audience.streams as usize);
+    let numbers = (index..audience.crowd.watchers).step_by(audience.crowd.streams as usize);
     let mut creates = (1..).zip(numbers).map(|(watch_id, watcher)| {
-        let key = audience.keys.key(watcher % audience.keys.space);
-        let create = WatchCreateRequest { key, watch_id, ..WatchCreateRequest::default() };
+        let (key, range_end) = audience.watched(watcher);
+        let create = WatchCreateRequest { key, range_end, watch_id, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         frame(|out| request.encode(out).expect("a BytesMut grows"))
     });
@@ -319,6 +368,23 @@ mod tests {
             assert_eq!(sum, watchers);
             let counted = (0..watchers).filter(|watcher| watcher % space == 0).count() as u64;
             assert_eq!(listeners(watchers, space, 0), counted);
+        }
+    }
+
+    #[test]
+    fn slices_cover_every_key_once() {
+        for (watchers, space) in [(1, 10), (3, 10), (10, 10), (7, 100)] {
+            let keys = Arc::new(Keys::new(3, 8, space, false, 1));
+            let crowd = Crowd { watchers, streams: 1, seats: Seats::Slices };
+            let audience = Audience { keys: keys.clone(), stamps: Arc::new(Stamps::new()), crowd };
+            for number in 0..space {
+                let key = keys.key(number);
+                let within = |watcher: &u64| {
+                    let (first, end) = audience.watched(*watcher);
+                    first <= key && key < end
+                };
+                assert_eq!((0..watchers).filter(within).count(), 1, "key {number} of {space}, {watchers} watchers");
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! As much gRPC as a load generator needs, straight on `h2`: unary calls and streams, no TLS, no compression.
+//! As much gRPC as a load generator needs, straight on `h2`: unary calls and streams, no compression.
 //!
 //! ```text
 //! request   HEADERS :method POST, :path /pkg.Service/Method   DATA [0][length: u32 BE][message]   END_STREAM
@@ -15,8 +15,8 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use tokio::net::TcpStream;
 
+use crate::endpoint::Endpoint;
 use crate::gathered::Gathered;
-use crate::options::Endpoint;
 
 /// What the server may send on one stream before it must wait for us: large enough that a list flows freely.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -54,6 +54,7 @@ impl CallError {
 pub struct Connection {
     send: SendRequest<Bytes>,
     authority: String,
+    scheme: &'static str,
 }
 
 /// A method on one server, ready to be called: what does not change from call to call.
@@ -67,23 +68,33 @@ impl Connection {
     /// [`CallError::Broken`] with the address in it.
     pub async fn open(endpoint: &Endpoint) -> Result<Connection, CallError> {
         let name = |error: &dyn std::fmt::Display| CallError::Broken(format!("{}: {error}", endpoint.authority));
-        let stream = TcpStream::connect(&endpoint.authority).await.map_err(|error| name(&error))?;
-        stream.set_nodelay(true).map_err(|error| name(&error))?;
+        let stream = match &endpoint.tls {
+            None => {
+                let stream = TcpStream::connect(&endpoint.authority).await.map_err(|error| name(&error))?;
+                stream.set_nodelay(true).map_err(|error| name(&error))?;
+                Gathered::Plain(stream)
+            }
+            Some(tls) => {
+                let stream = tls.0.dial(&endpoint.authority).await.map_err(|error| name(&error))?;
+                Gathered::Secure(Box::new(stream))
+            }
+        };
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .enable_push(false)
-            .handshake(Gathered(stream))
+            .handshake(stream)
             .await
             .map_err(|error| name(&error))?;
         // Its end shows in the calls that were under way.
         tokio::task::spawn_local(connection);
-        Ok(Connection { send, authority: endpoint.authority.clone() })
+        let scheme = if endpoint.tls.is_some() { "https" } else { "http" };
+        Ok(Connection { send, authority: endpoint.authority.clone(), scheme })
     }
 
     /// Prepares calls of `path`, as `/etcdserverpb.KV/Put`.
     pub fn route(&self, path: &str) -> Route {
-        let uri = Uri::builder().scheme("http").authority(self.authority.as_str()).path_and_query(path).build();
+        let uri = Uri::builder().scheme(self.scheme).authority(self.authority.as_str()).path_and_query(path).build();
         Route(uri.expect("the endpoint was checked and paths are constants"))
     }
 
@@ -109,6 +120,15 @@ impl Connection {
     /// See [`CallError`].
     pub async fn stream(&mut self, route: &Route, first: Bytes) -> Result<Stream, CallError> {
         let (response, out) = self.start(route, first, false).await?;
+        Ok(Stream { out, answers: Answers::Awaited(response) })
+    }
+
+    /// Sends one request whose answer is many messages.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn download(&mut self, route: &Route, framed: Bytes) -> Result<Stream, CallError> {
+        let (response, out) = self.start(route, framed, true).await?;
         Ok(Stream { out, answers: Answers::Awaited(response) })
     }
 

@@ -49,6 +49,17 @@ impl Keys {
         if self.sequential { n % self.space } else { mix(mix(self.seed) ^ n) % self.space }
     }
 
+    /// Number of the key that comes at place `n` of a walk that meets every key once per `space` steps, far from its
+    /// neighbours each time.
+    pub fn once(&self, n: u64) -> u64 {
+        /// Prime, and so without a common factor with any smaller space.
+        const STRIDE: u64 = 2_654_435_761;
+        if self.sequential || self.space.is_multiple_of(STRIDE) {
+            return n % self.space;
+        }
+        (u128::from(n) * u128::from(STRIDE) % u128::from(self.space)) as u64
+    }
+
     /// Bytes of key number `number`.
     pub fn key(&self, number: u64) -> Bytes {
         let mut key = vec![b'0'; self.key_size];
@@ -136,6 +147,15 @@ mod tests {
         assert_eq!((0..12).map(|n| walk.number(n)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
         let drawn: std::collections::BTreeSet<u64> = (0..20_000).map(|n| keys(8).number(n)).take(20_000).collect();
         assert!(drawn.len() > 990 && drawn.iter().all(|number| *number < 1000), "{}", drawn.len());
+    }
+
+    #[test]
+    fn the_walk_meets_every_key_once() {
+        for space in [1, 2, 10, 1000, 99_999] {
+            let keys = Keys::new(8, 8, space, false, 1);
+            let met: std::collections::BTreeSet<u64> = (0..space).map(|n| keys.once(n)).collect();
+            assert_eq!(met.len() as u64, space);
+        }
     }
 
     #[test]

@@ -21,10 +21,13 @@
 //! default, because on a small machine every microsecond of the generator is one that the server does not get.
 //!
 //! What never happens here: a retry (an error is a failure of the run), a client-side cache, a sleep inside the
-//! closed loop, TLS. Latency in an open loop counts from the moment when a request was due, not from when a free
-//! client was found for it, so that a stalled server cannot hide (no coordinated omission).
+//! closed loop, TLS of its own (the client's dialler shakes hands, this room knows the pipe alone). Latency in an open
+//! loop counts from the moment when a request was due, not from when a free client was found for it, so that a stalled
+//! server cannot hide (no coordinated omission).
 
 mod args;
+mod endpoint;
+mod expiry;
 mod fanout;
 mod gathered;
 mod grpc;
@@ -36,6 +39,7 @@ mod options;
 mod plan;
 mod proc;
 mod report;
+mod table;
 mod tickets;
 mod work;
 

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
+use crate::endpoint::Endpoint;
 use crate::grpc::{CallError, Connection, Route, Stream, frame};
 use crate::meter::Meter;
-use crate::options::Endpoint;
 use crate::tickets::{self, Tickets, Until};
-use crate::work::{Acknowledged, Work};
+use crate::work::{Acknowledged, Next, Talk, Work};
 
 /// How often the waiting main thread looks after things: memory of the server, signs of life.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -71,6 +71,8 @@ pub struct Outcome {
     pub samples: Samples,
     /// When the last answer came; the end of the measured time.
     pub last: Option<Instant>,
+    /// Bytes of all answers' messages.
+    pub received: u64,
 }
 
 impl Outcome {
@@ -97,6 +99,7 @@ impl Outcome {
         }
         self.samples.kept.extend(other.samples.kept);
         self.last = self.last.max(other.last);
+        self.received += other.received;
     }
 }
 
@@ -223,10 +226,26 @@ impl Load {
     /// # Errors
     /// The first error of any request, as [`LoadError::Preparation`].
     pub fn prepare(&self, what: &'static str, work: Arc<dyn Work>, until: Until) -> Result<u64, LoadError> {
+        self.flawless(what, work, until).map(|outcome| outcome.good)
+    }
+
+    /// The revision of one answer.
+    ///
+    /// # Errors
+    /// As [`Load::prepare`].
+    pub fn revision(&self, what: &'static str, work: Arc<dyn Work>) -> Result<i64, LoadError> {
+        let outcome = self.flawless(what, work, Until::Total(1))?;
+        match outcome.samples.kept.first() {
+            Some(answer) => Ok(answer.revision),
+            None => Err(LoadError::Preparation { what, text: "no answer".into() }),
+        }
+    }
+
+    fn flawless(&self, what: &'static str, work: Arc<dyn Work>, until: Until) -> Result<Outcome, LoadError> {
         let (outcome, _) = self.run(work, until, None, || ())?;
-        match outcome.errors.into_keys().next() {
-            Some(text) => Err(LoadError::Preparation { what, text }),
-            None => Ok(outcome.good),
+        match outcome.errors.keys().next() {
+            Some(text) => Err(LoadError::Preparation { what, text: text.clone() }),
+            None => Ok(outcome),
         }
     }
 }
@@ -269,17 +288,22 @@ impl Life {
     }
 }
 
-/// What one thread has to carry: for each of its connections the endpoint and the number of clients.
-struct Share(Vec<(Endpoint, usize)>);
+/// What one thread has to carry: its connections.
+struct Share(Vec<Hand>);
+
+/// One connection: where to, and the numbers of its clients.
+struct Hand {
+    endpoint: Endpoint,
+    clients: Vec<usize>,
+}
 
 impl Share {
     /// Connections and clients dealt out like cards.
     fn of(shape: &Shape, thread: usize) -> Share {
-        let deal = |all: usize, hands: usize, hand: usize| all / hands + usize::from(hand < all % hands);
         let mine = (0..shape.conns).filter(|conn| conn % shape.threads == thread);
-        let one = |conn: usize| {
-            let endpoint = shape.endpoints[conn % shape.endpoints.len()].clone();
-            (endpoint, deal(shape.clients, shape.conns, conn))
+        let one = |conn: usize| Hand {
+            endpoint: shape.endpoints[conn % shape.endpoints.len()].clone(),
+            clients: (conn..shape.clients).step_by(shape.conns).collect(),
         };
         Share(mine.map(one).collect())
     }
@@ -296,9 +320,9 @@ fn thread(
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut connections = Vec::new();
-        for (endpoint, clients) in share.0 {
-            match Connection::open(&endpoint).await {
-                Ok(connection) => connections.push((connection, clients)),
+        for hand in share.0 {
+            match Connection::open(&hand.endpoint).await {
+                Ok(connection) => connections.push((connection, hand.clients)),
                 Err(error) => {
                     // Nobody listens any more when another thread failed first.
                     let _ = ready.send(Err(error));
@@ -315,12 +339,12 @@ fn thread(
     });
 }
 
-async fn all_clients(connections: &[(Connection, usize)], phase: &Phase) -> Outcome {
+async fn all_clients(connections: &[(Connection, Vec<usize>)], phase: &Phase) -> Outcome {
     let outcome = Rc::new(RefCell::new(Outcome::default()));
     let mut clients = Vec::new();
-    for (connection, count) in connections {
-        for _ in 0..*count {
-            let line = Line::new(connection.clone(), &*phase.work);
+    for (connection, numbers) in connections {
+        for number in numbers {
+            let line = Line::new(connection.clone(), *number, &*phase.work);
             clients.push(tokio::task::spawn_local(client(line, phase.clone(), outcome.clone())));
         }
     }
@@ -334,23 +358,25 @@ async fn all_clients(connections: &[(Connection, usize)], phase: &Phase) -> Outc
 async fn client(mut line: Line, phase: Phase, outcome: Rc<RefCell<Outcome>>) {
     let mut now = phase.tickets.start();
     while let Some(ticket) = phase.tickets.next(now).await {
-        let result = line.call(frame(|out| phase.work.encode(ticket.n, out))).await;
+        let result = line.operation(&*phase.work, ticket.n, &phase.tickets).await;
         now = Instant::now();
         phase.tickets.answered();
         let mut outcome = outcome.borrow_mut();
         outcome.last = Some(now);
-        let broken = matches!(result, Err(CallError::Broken(_)));
-        let checked = result.map_err(|error| error.to_string()).and_then(|answer| phase.work.check(ticket.n, answer));
-        match checked {
-            Ok(revision) => {
+        outcome.received += std::mem::take(&mut line.received);
+        match result {
+            Ok(Ok(revision)) => {
                 outcome.good += 1;
                 outcome.meter.record(now.saturating_duration_since(ticket.since));
                 outcome.samples.offer(Acknowledged { n: ticket.n, revision });
             }
-            Err(text) => outcome.error(text),
-        }
-        if broken {
-            return;
+            Ok(Err(text)) => outcome.error(text),
+            Err(error) => {
+                outcome.error(error.to_string());
+                if matches!(error, CallError::Broken(_)) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -358,18 +384,66 @@ async fn client(mut line: Line, phase: Phase, outcome: Rc<RefCell<Outcome>>) {
 /// How a client reaches its server: a call per request, or one stream for all.
 struct Line {
     connection: Connection,
+    /// The client's number.
+    client: usize,
+    path: &'static str,
     route: Route,
-    streaming: bool,
+    /// Of the calls that follow the first one of an operation, in the order in which they were met.
+    others: Vec<(&'static str, Route)>,
+    talk: Talk,
     stream: Option<Stream>,
+    /// Bytes of messages since somebody took note.
+    received: u64,
 }
 
 impl Line {
-    fn new(connection: Connection, work: &dyn Work) -> Line {
-        Line { route: connection.route(work.path()), connection, streaming: work.streaming(), stream: None }
+    fn new(connection: Connection, client: usize, work: &dyn Work) -> Line {
+        let path = work.path();
+        let route = connection.route(path);
+        Line { connection, client, path, route, others: Vec::new(), talk: work.talk(), stream: None, received: 0 }
+    }
+
+    /// All calls of one operation. The inner error is a wrong answer, the outer one no answer.
+    async fn operation(
+        &mut self,
+        work: &dyn Work,
+        n: u64,
+        tickets: &Tickets,
+    ) -> Result<Result<i64, String>, CallError> {
+        let request = frame(|out| work.encode_for(self.client, n, out));
+        if self.talk == Talk::Download {
+            return self.download(work, request, tickets).await;
+        }
+        let mut answer = self.call(request).await?;
+        for call in 0.. {
+            self.received += answer.len() as u64;
+            match work.answered(self.client, n, call, answer) {
+                Ok(Next::Done(revision)) => return Ok(Ok(revision)),
+                Ok(Next::Call(path, message)) => {
+                    let framed = frame(|out| out.unsplit(message));
+                    let route = self.route(path);
+                    answer = self.connection.unary(&route, framed).await?;
+                }
+                Err(text) => return Ok(Err(text)),
+            }
+        }
+        unreachable!("an operation has fewer calls than there are numbers")
+    }
+
+    fn route(&mut self, path: &'static str) -> Route {
+        if path == self.path {
+            return self.route.clone();
+        }
+        if let Some((_, route)) = self.others.iter().find(|(known, _)| *known == path) {
+            return route.clone();
+        }
+        let route = self.connection.route(path);
+        self.others.push((path, route.clone()));
+        route
     }
 
     async fn call(&mut self, framed: bytes::Bytes) -> Result<bytes::Bytes, CallError> {
-        if !self.streaming {
+        if self.talk == Talk::Unary {
             return self.connection.unary(&self.route, framed).await;
         }
         let stream = match &mut self.stream {
@@ -389,6 +463,25 @@ impl Line {
             }
         }
     }
+
+    async fn download(
+        &mut self,
+        work: &dyn Work,
+        framed: bytes::Bytes,
+        tickets: &Tickets,
+    ) -> Result<Result<i64, String>, CallError> {
+        let mut sink = work.sink().expect("whoever downloads has a sink");
+        let mut stream = self.connection.download(&self.route, framed).await?;
+        while let Some(message) = stream.next().await? {
+            self.received += message.len() as u64;
+            // A long download is alive as long as something comes.
+            tickets.answered();
+            if let Err(text) = sink.push(message) {
+                return Ok(Err(text));
+            }
+        }
+        Ok(sink.end())
+    }
 }
 
 #[cfg(test)]
@@ -396,20 +489,21 @@ mod tests {
     use super::*;
 
     fn shape(conns: usize, clients: usize, threads: usize) -> Shape {
-        let endpoint = |name: &str| Endpoint { authority: name.into() };
-        Shape { endpoints: vec![endpoint("a:1"), endpoint("b:1")], conns, clients, threads }
+        Shape { endpoints: vec![Endpoint::plain("a:1"), Endpoint::plain("b:1")], conns, clients, threads }
     }
 
     #[test]
     fn connections_and_clients_are_dealt_out_evenly_and_completely() {
         for (conns, clients, threads) in [(1, 1, 1), (100, 1000, 1), (7, 23, 3), (4, 4, 4)] {
             let shape = shape(conns, clients, threads);
-            let shares: Vec<(Endpoint, usize)> = (0..threads).flat_map(|index| Share::of(&shape, index).0).collect();
-            assert_eq!(shares.len(), conns);
-            assert_eq!(shares.iter().map(|(_, clients)| clients).sum::<usize>(), clients);
+            let hands: Vec<Hand> = (0..threads).flat_map(|index| Share::of(&shape, index).0).collect();
+            assert_eq!(hands.len(), conns);
+            let mut numbers: Vec<usize> = hands.iter().flat_map(|hand| hand.clients.clone()).collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..clients).collect::<Vec<_>>());
             let (low, high) = (clients / conns, clients.div_ceil(conns));
-            assert!(shares.iter().all(|(_, clients)| (low..=high).contains(clients)));
-            let first = shares.iter().filter(|(endpoint, _)| endpoint.authority == "a:1").count();
+            assert!(hands.iter().all(|hand| (low..=high).contains(&hand.clients.len())));
+            let first = hands.iter().filter(|hand| hand.endpoint.authority == "a:1").count();
             assert_eq!(first, conns.div_ceil(2));
         }
     }
@@ -454,8 +548,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let shape =
-            Shape { endpoints: vec![Endpoint { authority: authority.clone() }], conns: 2, clients: 2, threads: 2 };
+        let shape = Shape { endpoints: vec![Endpoint::plain(authority.clone())], conns: 2, clients: 2, threads: 2 };
         let error = Load::connect(&shape, Duration::from_secs(1)).err().expect("nobody listens").to_string();
         assert!(error.contains(&authority) && error.contains("--endpoints"), "{error}");
     }

@@ -3,17 +3,14 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::args::{Flag, Given, UsageError};
+use milepost_client::{Secure, SecureDialler};
+
+use crate::args::{Given, UsageError};
+use crate::endpoint::{Endpoint, Tls};
 use crate::keys;
 use crate::load::Shape;
+use crate::table::{CLIENTS_MAX, COMMANDS, CONNS_MAX, FLAGS, VALUE_MAX, WATCHERS_MAX, help, names, overview};
 use crate::tickets::Until;
-
-/// A server's client address, as `127.0.0.1:2379`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Host and port.
-    pub authority: String,
-}
 
 /// Which kind of requests is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +36,22 @@ pub enum Command {
         /// Keys read in each.
         read: u64,
     },
+    /// Deletes of one key each.
+    Delete,
+    /// The whole key space, several times.
+    Load {
+        /// How often each key is written.
+        revisions: u64,
+    },
+    /// What Kubernetes does all day.
+    Kube {
+        /// Keys per page.
+        page: u64,
+        /// How many watchers, each of one slice of the keys.
+        watchers: u64,
+        /// How many watch streams.
+        streams: u64,
+    },
     /// Grants of leases.
     LeaseGrant,
     /// Renewals of leases.
@@ -46,6 +59,27 @@ pub enum Command {
         /// How many leases.
         leases: u64,
     },
+    /// Leases that end together.
+    LeaseExpire {
+        /// How many leases.
+        leases: u64,
+        /// Time to live.
+        ttl: Duration,
+    },
+    /// Locks that many want.
+    Lock {
+        /// How many different ones.
+        locks: u64,
+    },
+    /// Downloads of the store.
+    Snapshot,
+    /// One compaction.
+    Compact {
+        /// Revisions that stay below the newest.
+        keep: u64,
+    },
+    /// One defragmentation of each endpoint.
+    Defragment,
     /// Puts that many watchers hear of.
     Watch {
         /// How many watchers over all streams.
@@ -100,128 +134,6 @@ pub enum Asked {
     Help(String),
 }
 
-const COMMANDS: &[(&str, &str)] = &[
-    ("put", "writes of one key each"),
-    ("range", "reads of one key each, of keys that are loaded first"),
-    ("list", "lists of the whole key space, or pages of it"),
-    ("txn-put", "transactions of several puts"),
-    ("txn-mixed", "transactions of a read of some keys and a put"),
-    ("lease-grant", "grants; the leases are revoked afterwards"),
-    ("lease-keepalive", "renewals, one stream per client"),
-    ("watch", "puts that many watchers hear of; ops are events received"),
-];
-
-const READS: &[&str] = &["range", "list"];
-const WRITES: &[&str] = &["put", "txn-put", "txn-mixed"];
-const KEYED: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed"];
-const KEYED_OR_WATCH: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed", "watch"];
-
-/// Bounds that keep a typing error from eating the machine.
-const CONNS_MAX: u64 = 20_000;
-const CLIENTS_MAX: u64 = 1_000_000;
-const VALUE_MAX: u64 = 64 << 20;
-const WATCHERS_MAX: u64 = 10_000_000;
-
-const FLAGS: &[Flag] = &[
-    Flag {
-        name: "--endpoints",
-        value: "HOST:PORT,...",
-        default: "127.0.0.1:2379",
-        help: "servers; connections go round them",
-        commands: &[],
-    },
-    Flag {
-        name: "--conns",
-        value: "N",
-        default: "",
-        help: "HTTP/2 connections (100, or fewer with fewer clients)",
-        commands: &[],
-    },
-    Flag {
-        name: "--clients",
-        value: "N",
-        default: "",
-        help: "requests under way at once (1000; list: 10; watch: 1)",
-        commands: &[],
-    },
-    Flag { name: "--threads", value: "N", default: "1", help: "threads of the load generator", commands: &[] },
-    Flag { name: "--total", value: "N", default: "", help: "end after N requests", commands: &[] },
-    Flag { name: "--duration", value: "TIME", default: "", help: "end after this time (10s)", commands: &[] },
-    Flag {
-        name: "--warmup",
-        value: "TIME",
-        default: "0s",
-        help: "do the same this long before, unmeasured",
-        commands: &[],
-    },
-    Flag {
-        name: "--rate",
-        value: "N",
-        default: "",
-        help: "open loop: N requests a second, late ones counted from when they were due",
-        commands: &[],
-    },
-    Flag { name: "--key-size", value: "BYTES", default: "8", help: "size of a key", commands: KEYED_OR_WATCH },
-    Flag { name: "--val-size", value: "BYTES", default: "256", help: "size of a value", commands: KEYED_OR_WATCH },
-    Flag {
-        name: "--key-space-size",
-        value: "N",
-        default: "",
-        help: "number of different keys (100000; list: 10000; watch: 1)",
-        commands: KEYED_OR_WATCH,
-    },
-    Flag { name: "--sequential", value: "", default: "", help: "keys in order instead of drawn", commands: KEYED },
-    Flag { name: "--seed", value: "N", default: "1", help: "same seed, same keys in the same order", commands: KEYED },
-    Flag {
-        name: "--consistency",
-        value: "l|s",
-        default: "l",
-        help: "linearizable or serializable reads",
-        commands: READS,
-    },
-    Flag { name: "--limit", value: "N", default: "0", help: "keys per page, 0 for all", commands: &["list"] },
-    Flag {
-        name: "--read-keys",
-        value: "N",
-        default: "10",
-        help: "keys read by each transaction",
-        commands: &["txn-mixed"],
-    },
-    Flag {
-        name: "--count-only",
-        value: "",
-        default: "",
-        help: "ask for the number of keys alone",
-        commands: &["list"],
-    },
-    Flag { name: "--txn-ops", value: "N", default: "4", help: "puts per transaction", commands: &["txn-put"] },
-    Flag { name: "--leases", value: "N", default: "1000", help: "leases kept alive", commands: &["lease-keepalive"] },
-    Flag { name: "--watchers", value: "N", default: "1000", help: "watchers over all streams", commands: &["watch"] },
-    Flag { name: "--streams", value: "N", default: "100", help: "watch streams", commands: &["watch"] },
-    Flag {
-        name: "--sample",
-        value: "N",
-        default: "1000",
-        help: "acknowledged writes read back and compared; 0 compares no content",
-        commands: KEYED,
-    },
-    Flag {
-        name: "--server-pid",
-        value: "PID,...",
-        default: "",
-        help: "report CPU, memory and bytes written of these processes",
-        commands: &[],
-    },
-    Flag {
-        name: "--timeout",
-        value: "TIME",
-        default: "30s",
-        help: "give up when nothing is answered for so long",
-        commands: &[],
-    },
-    Flag { name: "--json", value: "", default: "", help: "one JSON object instead of text", commands: &[] },
-];
-
 /// Reads the words after `bench`.
 ///
 /// # Errors
@@ -246,7 +158,13 @@ pub fn parse(words: Vec<OsString>) -> Result<Asked, UsageError> {
 
 fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
     let number = |flag, low, high| Ok(given.count(flag, low, high)?.unwrap_or(low));
-    let watching = name == "watch";
+    let watching = matches!(name, "watch" | "watch-latency" | "kube");
+    let watchers = given.count("--watchers", 1, WATCHERS_MAX)?.unwrap_or(match name {
+        "watch" => 1000,
+        "kube" => 100,
+        _ => 1,
+    });
+    let streams = given.count("--streams", 1, CLIENTS_MAX)?.unwrap_or(watchers.min(100));
     let command = match name {
         "put" => Command::Put,
         "range" => Command::Range,
@@ -257,10 +175,15 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
         "txn-mixed" => Command::TxnMixed { read: number("--read-keys", 1, 1_000_000)? },
         "lease-grant" => Command::LeaseGrant,
         "lease-keepalive" => Command::LeaseKeepAlive { leases: number("--leases", 1, 10_000_000)? },
-        _ => Command::Watch {
-            watchers: number("--watchers", 1, WATCHERS_MAX)?,
-            streams: number("--streams", 1, CLIENTS_MAX)?,
-        },
+        "delete" => Command::Delete,
+        "load" => Command::Load { revisions: number("--revisions", 1, 1000)? },
+        "kube" => Command::Kube { page: number("--page", 1, 1_000_000)?, watchers, streams },
+        "lease-expire" => Command::LeaseExpire { leases: number("--leases", 1, 10_000_000)?, ttl: ttl(given)? },
+        "lock" => Command::Lock { locks: number("--locks", 1, 1_000_000)? },
+        "snapshot" => Command::Snapshot,
+        "compact" => Command::Compact { keep: number("--keep", 0, u64::MAX >> 1)? },
+        "defragment" => Command::Defragment,
+        _ => Command::Watch { watchers, streams },
     };
     let key_size = number("--key-size", 1, VALUE_MAX)? as usize;
     // A watch event is told from others by its value's first eight bytes.
@@ -268,9 +191,9 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
     let options = Options {
         name,
         shape: shape(name, given, &command)?,
-        until: until(given)?,
+        until: until(name, given)?,
         warmup: given.duration("--warmup")?.unwrap_or_default(),
-        rate: given.count("--rate", 1, 10_000_000)?.map(|rate| rate as f64),
+        rate: rate(name, given)?,
         key_size,
         val_size,
         key_space: key_space(name, given, key_size, &command)?,
@@ -289,17 +212,36 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
     Ok(options)
 }
 
+/// Whole seconds: that is what leases are granted for.
+fn ttl(given: &Given) -> Result<Duration, UsageError> {
+    let ttl = given.duration("--ttl")?.unwrap_or(Duration::from_secs(20));
+    if ttl.subsec_nanos() != 0 || ttl.is_zero() {
+        let value = given.text("--ttl").unwrap_or_default();
+        return Err(given.bad("--ttl", value, "is not a number of whole seconds", "one from 1s up"));
+    }
+    Ok(ttl)
+}
+
+fn rate(name: &str, given: &Given) -> Result<Option<f64>, UsageError> {
+    let usual = (name == "watch-latency").then_some(100);
+    Ok(given.count("--rate", 1, 10_000_000)?.or(usual).map(|rate| rate as f64))
+}
+
 fn shape(name: &str, given: &Given, command: &Command) -> Result<Shape, UsageError> {
     let watching = name == "watch";
     let usual = match name {
-        "watch" => 1,
+        "watch" | "snapshot" | "compact" | "defragment" => 1,
+        "load" | "lock" | "kube" | "watch-latency" => 100,
         // A thousand whole lists at once would be gigabytes on both sides.
         "list" => 10,
         _ => 1000,
     };
     let clients = given.count("--clients", 1, CLIENTS_MAX)?.unwrap_or(usual);
     // Watch streams need the connections there, the few clients that put share them out of sight.
-    let users = if let Command::Watch { streams, .. } = command { *streams } else { clients };
+    let users = match command {
+        Command::Watch { streams, .. } if watching => *streams,
+        _ => clients,
+    };
     let conns = given.count("--conns", 1, CONNS_MAX)?.unwrap_or(users.min(100));
     if conns > users {
         let (flag, remedy) = if watching { ("--streams", "streams") } else { ("--clients", "clients") };
@@ -315,21 +257,25 @@ fn shape(name: &str, given: &Given, command: &Command) -> Result<Shape, UsageErr
     Ok(Shape { endpoints: endpoints(given)?, conns, clients, threads })
 }
 
-fn until(given: &Given) -> Result<Until, UsageError> {
+fn until(name: &str, given: &Given) -> Result<Until, UsageError> {
     let total = given.count("--total", 1, u64::MAX >> 1)?;
     let duration = given.duration("--duration")?;
     match (total, duration) {
         (Some(_), Some(_)) => Err(UsageError("--total and --duration exclude each other: give one".into())),
         (Some(total), None) => Ok(Until::Total(total)),
         (None, Some(Duration::ZERO)) => Err(given.bad("--duration", "0s", "measures nothing", "10s or so")),
+        // These end by themselves; every command asks for its own number.
+        (None, None) if matches!(name, "delete" | "load" | "lease-expire" | "compact" | "defragment") => {
+            Ok(Until::Total(u64::MAX >> 1))
+        }
         (None, duration) => Ok(Until::Duration(duration.unwrap_or(Duration::from_secs(10)))),
     }
 }
 
 fn key_space(name: &str, given: &Given, key_size: usize, command: &Command) -> Result<u64, UsageError> {
     let usual = match name {
-        "watch" => 1,
-        "list" => 10_000,
+        "watch" | "watch-latency" => 1,
+        "list" | "kube" => 10_000,
         _ => 100_000,
     };
     let asked = given.count("--key-space-size", 1, u64::MAX >> 1)?;
@@ -341,6 +287,10 @@ fn key_space(name: &str, given: &Given, key_size: usize, command: &Command) -> R
         return Err(given.bad("--key-space-size", &space.to_string(), &problem, &remedy));
     }
     match command {
+        Command::Kube { watchers, .. } if *watchers > space => {
+            let remedy = format!("at most {space}, or more keys (--key-space-size)");
+            Err(given.bad("--watchers", &watchers.to_string(), "leaves watchers without a key", &remedy))
+        }
         Command::TxnPut { ops } if *ops > space => {
             let remedy = format!("at most {space}, or more keys (--key-space-size)");
             Err(given.bad("--txn-ops", &ops.to_string(), "is more than there are keys", &remedy))
@@ -361,21 +311,43 @@ fn serializable(given: &Given) -> Result<bool, UsageError> {
 
 fn endpoints(given: &Given) -> Result<Vec<Endpoint>, UsageError> {
     let list = given.text("--endpoints").unwrap_or_default();
-    list.split(',').map(|text| endpoint(given, text.trim())).collect()
+    let secure = list.contains("https://");
+    let tls = if secure { Some(tls(given)?) } else { None };
+    if !secure {
+        // A switch that does nothing would let one believe that it does.
+        let idle = ["--cacert", "--cert", "--key", "--insecure-skip-tls-verify"];
+        if let Some(flag) = idle.iter().find(|flag| given.text(flag).is_some()) {
+            let value = given.text(flag).unwrap_or_default();
+            return Err(given.bad(flag, value, "has no effect without TLS", "endpoints as https://HOST:PORT with it"));
+        }
+    }
+    list.split(',').map(|text| endpoint(given, text.trim(), tls.as_ref())).collect()
 }
 
-fn endpoint(given: &Given, text: &str) -> Result<Endpoint, UsageError> {
-    if text.starts_with("https://") {
-        return Err(given.bad("--endpoints", text, "asks for TLS, which this tool does not speak", "http://HOST:PORT"));
-    }
-    let authority = text.strip_prefix("http://").unwrap_or(text);
+fn tls(given: &Given) -> Result<Tls, UsageError> {
+    let file = |name| given.text(name).unwrap_or_default().to_owned();
+    let secure = Secure {
+        cert: file("--cert"),
+        key: file("--key"),
+        cacert: file("--cacert"),
+        insecure_skip_verify: given.switch("--insecure-skip-tls-verify")?,
+        ..Secure::default()
+    };
+    SecureDialler::new(&secure).map(Tls).map_err(|error| UsageError(format!("TLS: {error}")))
+}
+
+fn endpoint(given: &Given, text: &str, tls: Option<&Tls>) -> Result<Endpoint, UsageError> {
+    let (secure, authority) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
     let port =
         authority.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
     let plain = authority.parse::<http::uri::Authority>().is_ok();
     if port.is_none() || !plain {
         return Err(given.bad("--endpoints", text, "is not a host with a port", "HOST:PORT, as 127.0.0.1:2379"));
     }
-    Ok(Endpoint { authority: authority.to_owned() })
+    Ok(Endpoint { authority: authority.to_owned(), tls: tls.filter(|_| secure).cloned() })
 }
 
 fn server_pids(given: &Given) -> Result<Vec<u32>, UsageError> {
@@ -387,37 +359,6 @@ fn server_pids(given: &Given) -> Result<Vec<u32>, UsageError> {
         }
     };
     list.split(',').map(one).collect()
-}
-
-fn names() -> String {
-    COMMANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-}
-
-fn overview() -> String {
-    let mut text = "Loads a server that speaks etcd's client API and says what it costs.\n\n".to_owned();
-    text.push_str("Usage: milepost bench COMMAND [flags]\n\nCommands:\n");
-    for (name, about) in COMMANDS {
-        text.push_str(&format!("  {name:<16} {about}\n"));
-    }
-    text.push_str("\nFlags: milepost bench COMMAND --help");
-    text
-}
-
-fn help(name: &str, about: &str) -> String {
-    let mut text = format!("milepost bench {name}: {about}\n\nFlags:");
-    for flag in FLAGS.iter().filter(|flag| flag.belongs_to(name)) {
-        let usage = format!("{} {}", flag.name, flag.value);
-        let default = match flag.default {
-            "" => String::new(),
-            default => format!(" ({default})"),
-        };
-        text.push_str(&format!("\n  {usage:<28} {}{default}", flag.help));
-    }
-    if WRITES.contains(&name) {
-        text.push_str("\n\nA sample of the acknowledged writes is read back at the revision of its acknowledgement.");
-    }
-    text.push_str("\n\nExit status: 0 all went well, 1 any request failed or any answer was wrong, 2 wrong flags.");
-    text
 }
 
 #[cfg(test)]
@@ -438,7 +379,7 @@ mod tests {
         assert_eq!((options.shape.conns, options.shape.clients, options.shape.threads), (100, 1000, 1));
         assert_eq!((options.key_size, options.val_size, options.key_space), (8, 256, 100_000));
         assert_eq!(options.until, Until::Duration(Duration::from_secs(10)));
-        assert_eq!(options.shape.endpoints, [Endpoint { authority: "127.0.0.1:2379".into() }]);
+        assert_eq!(format!("{:?}", options.shape.endpoints), "[127.0.0.1:2379]");
         assert!(options.rate.is_none() && !options.serializable && !options.json && options.server_pids.is_empty());
     }
 
@@ -473,6 +414,17 @@ mod tests {
         let watch = parse_line("watch --watchers 10 --streams 2").unwrap();
         assert_eq!(watch.command, Command::Watch { watchers: 10, streams: 2 });
         assert_eq!((watch.shape.conns, watch.shape.clients, watch.key_space), (2, 1, 1));
+        let latency = parse_line("watch-latency").unwrap();
+        assert_eq!((latency.command, latency.rate), (Command::Watch { watchers: 1, streams: 1 }, Some(100.0)));
+        let kube = parse_line("kube --watchers 7").unwrap();
+        assert_eq!(kube.command, Command::Kube { page: 500, watchers: 7, streams: 7 });
+        assert_eq!(parse_line("load --revisions 3").unwrap().command, Command::Load { revisions: 3 });
+        assert_eq!(parse_line("lock").unwrap().shape.clients, 100);
+        assert_eq!(parse_line("compact --keep 9").unwrap().command, Command::Compact { keep: 9 });
+        let expire = parse_line("lease-expire --leases 5 --ttl 3s").unwrap().command;
+        assert_eq!(expire, Command::LeaseExpire { leases: 5, ttl: Duration::from_secs(3) });
+        let secure = parse_line("put --endpoints https://a:1,b:2 --insecure-skip-tls-verify").unwrap();
+        assert_eq!(format!("{:?}", secure.shape.endpoints), "[https://a:1, b:2]");
     }
 
     #[test]
@@ -497,7 +449,12 @@ mod tests {
             ("txn-put --key-space-size 3", "--txn-ops \"4\" is more than there are keys: give at most 3"),
             ("range --consistency x", "\"x\" is no consistency: give l (linearizable) or s (serializable)"),
             ("put --consistency l", "--consistency has no effect on put: leave it out (it belongs to range, list)"),
-            ("put --endpoints https://a:1", "\"https://a:1\" asks for TLS"),
+            ("put --cacert x", "--cacert \"x\" has no effect without TLS: give endpoints as https://HOST:PORT"),
+            ("put --endpoints https://a:1 --cacert /none", "TLS: open /none: no such file or directory"),
+            ("put --endpoints https://a:1 --cert x", "TLS: KeyFile and CertFile must both be present"),
+            ("kube --watchers 6 --key-space-size 5", "--watchers \"6\" leaves watchers without a key: give at most 5"),
+            ("load --duration 1s", "--duration has no effect on load: leave it out"),
+            ("lease-expire --ttl 1500ms", "--ttl \"1500ms\" is not a number of whole seconds: give one from 1s up"),
             ("put --endpoints a", "\"a\" is not a host with a port: give HOST:PORT, as 127.0.0.1:2379"),
             ("put --endpoints :1", "\":1\" is not a host with a port"),
             ("put --endpoints a:1,", "\"\" is not a host with a port"),

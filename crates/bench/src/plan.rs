@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fanout::Fanout;
+use crate::expiry::{Ending, LeasedPut, TimedGrant, Vigil};
+use crate::fanout::{Crowd, Events, Fanout, Seats};
 use crate::keys::{Keys, mix};
 use crate::load::{Load, LoadError, Outcome, Shape};
 use crate::meter::{Latency, round};
@@ -15,7 +17,8 @@ use crate::proc::{self, Usage};
 use crate::report::{Report, Server, per};
 use crate::tickets::Until;
 use crate::work::{
-    Acknowledged, Count, Fill, Grant, KeepAlive, Leases, List, Put, Range, ReadBack, Revoke, TxnMixed, TxnPut, Work,
+    Acknowledged, Compact, Count, Defragment, Delete, Fill, Gone, Grant, KeepAlive, Kube, Leases, List, Lock, NEVER,
+    Newest, Put, Range, ReadBack, Revoke, Snapshot, Tally, TxnMixed, TxnPut, Work,
 };
 
 /// Why there is no report.
@@ -38,11 +41,143 @@ pub fn execute(options: &Options) -> Result<Report, RunError> {
     let keys =
         Arc::new(Keys::new(options.key_size, options.val_size, options.key_space, options.sequential, options.seed));
     match options.command {
-        Command::Watch { watchers, streams } => fanout(options, &keys, watchers, streams, &before),
+        Command::Watch { watchers, streams } => {
+            fanout(options, &keys, Crowd { watchers, streams, seats: Seats::Keys }, &before)
+        }
+        Command::Kube { page, watchers, streams } => {
+            kube(options, &keys, page, Crowd { watchers, streams, seats: Seats::Slices }, &before)
+        }
         Command::LeaseKeepAlive { leases } => keepalive(options, leases, &before),
         Command::LeaseGrant => grant(options, &before),
-        _ => kv(options, &keys, &before),
+        Command::LeaseExpire { leases, ttl } => expire(options, leases, ttl, &before),
+        Command::Lock { locks } => lock(options, locks, &before),
+        Command::Delete => delete(options, &keys, &before),
+        Command::Load { revisions } => load_keys(options, &keys, revisions, &before),
+        Command::Snapshot => single(options, Arc::new(Snapshot), options.until, &before),
+        Command::Defragment => defragment(options, &before),
+        Command::Compact { keep } => compact(options, keep, &before),
+        Command::Put | Command::Range | Command::List { .. } | Command::TxnPut { .. } | Command::TxnMixed { .. } => {
+            kv(options, &keys, &before)
+        }
     }
+}
+
+/// The work alone, nothing before and nothing after it.
+fn single(options: &Options, work: Arc<dyn Work>, until: Until, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    let options = Options { until, ..options.clone() };
+    let measured = measure(&options, &load, work)?;
+    Ok(measured.report(&options, before, measured.outcome.good))
+}
+
+fn delete(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    fill(&load, keys, false)?;
+    let asked = if let Until::Total(total) = options.until { total } else { u64::MAX };
+    let options = Options { until: Until::Total(asked.min(keys.space)), ..options.clone() };
+    let measured = watched(&options, &load, Arc::new(Delete { keys: keys.clone() }))?;
+    let mut report = measured.report(&options, before, 0);
+    if options.sample > 0 {
+        let gone = Gone { keys: keys.clone(), samples: thin(&measured.outcome.samples.kept, options.sample) };
+        let tickets = gone.tickets();
+        read_back(&load, Arc::new(gone), tickets, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn load_keys(options: &Options, keys: &Arc<Keys>, revisions: u64, before: &Usage) -> Result<Report, RunError> {
+    let fill = Fill::new(keys.clone());
+    let until = Until::Total(fill.tickets() * revisions);
+    let load = Load::connect(&options.shape, options.patience)?;
+    let options = Options { until, ..options.clone() };
+    let measured = watched(&options, &load, Arc::new(fill))?;
+    let mut report = measured.report(&options, before, 0);
+    let count = Count { keys: keys.clone(), alone: false };
+    read_back(&load, Arc::new(count), 1, &mut report)?;
+    Ok(report)
+}
+
+fn defragment(options: &Options, before: &Usage) -> Result<Report, RunError> {
+    // One connection to each, one request on each, one after the other: the client takes tickets round by round.
+    let mut sum: Option<Report> = None;
+    for endpoint in &options.shape.endpoints {
+        let shape = Shape { endpoints: vec![endpoint.clone()], conns: 1, clients: 1, threads: 1 };
+        let one = Options { shape, ..options.clone() };
+        let report = single(&one, Arc::new(Defragment), Until::Total(1), before)?;
+        if !report.clean() || sum.as_ref().is_none_or(|slowest| report.seconds > slowest.seconds) {
+            let stop = !report.clean();
+            sum = Some(report);
+            if stop {
+                break;
+            }
+        }
+    }
+    Ok(sum.expect("there is an endpoint"))
+}
+
+fn compact(options: &Options, keep: u64, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    let newest = load.revision("asking for the newest revision", Arc::new(Newest))?;
+    let revision = newest.saturating_sub_unsigned(keep).max(1);
+    let options = Options { until: Until::Total(1), ..options.clone() };
+    let measured = watched(&options, &load, Arc::new(Compact { revision }))?;
+    Ok(measured.report(&options, before, measured.outcome.good))
+}
+
+fn lock(options: &Options, locks: u64, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    let count = options.shape.clients as u64;
+    let leases = Arc::new(Leases { first: unused_lease_id(), count, ttl: NEVER });
+    load.prepare("granting leases", Arc::new(Grant(leases.clone())), Until::Total(count))?;
+    let measured = measure(options, &load, Arc::new(Lock::new(leases.clone(), locks)))?;
+    if measured.outcome.failed() == 0 {
+        load.prepare("revoking leases", Arc::new(Revoke(leases)), Until::Total(count))?;
+    }
+    Ok(measured.report(options, before, measured.outcome.good))
+}
+
+fn expire(options: &Options, count: u64, ttl: Duration, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    let leases = Arc::new(Leases { first: unused_lease_id(), count, ttl: ttl.as_secs() as i64 });
+    let ending = Arc::new(Ending::new(leases));
+    let vigil = Vigil::keep(&options.shape.endpoints[0], ending.clone(), options.patience)?;
+    load.prepare("granting leases", Arc::new(TimedGrant(ending.clone())), Until::Total(count))?;
+    load.prepare("writing the leases' keys", Arc::new(LeasedPut(ending.clone())), Until::Total(count))?;
+    let start = ending.first_due();
+    if start <= Instant::now() {
+        let text = format!("{count} leases were not granted within their time to live: give a longer --ttl");
+        return Err(LoadError::Preparation { what: "granting leases", text }.into());
+    }
+    let watch = Watch::start(options)?;
+    let mut anon_max = 0;
+    let ends = vigil.wait(&ending, options.patience, || anon_max = anon_max.max(anon(options)));
+    let outcome =
+        Outcome { meter: ends.meter, good: ends.heard, errors: ends.errors, last: ends.last, ..Outcome::default() };
+    let measured = watch.stop(options, outcome, start, anon_max)?;
+    Ok(measured.report(options, before, measured.outcome.good))
+}
+
+fn kube(options: &Options, keys: &Arc<Keys>, page: u64, crowd: Crowd, before: &Usage) -> Result<Report, RunError> {
+    let load = Load::connect(&options.shape, options.patience)?;
+    fill(&load, keys, true)?;
+    let fanout = Fanout::open(options, keys.clone(), crowd)?;
+    let tally = Arc::new(Tally::default());
+    let work = Kube { keys: keys.clone(), page, stamps: fanout.stamps(), tally: tally.clone() };
+    let mut measured = watched(options, &load, Arc::new(work))?;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let Events { meter, received, errors, .. } = fanout.collect_events(count(&tally.written));
+    for (text, count) in errors {
+        *measured.outcome.errors.entry(text).or_default() += count;
+    }
+    let mut report = measured.report(options, before, received);
+    let way = meter.summary();
+    report.extras.extend([
+        ("updates_overtaken", count(&tally.overtaken) as f64),
+        ("events", received as f64),
+        ("event_p50_us", way.p50_us),
+        ("event_p99_us", way.p99_us),
+    ]);
+    Ok(report)
 }
 
 fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
@@ -65,7 +200,9 @@ fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, Run
     let mut report = measured.report(options, before, compared);
     if puts_per_write > 0 && options.sample > 0 {
         let samples = thin(&measured.outcome.samples.kept, options.sample);
-        read_back(&load, ReadBack { keys: keys.clone(), samples, puts_per_write }, &mut report)?;
+        let back = ReadBack { keys: keys.clone(), samples, puts_per_write };
+        let tickets = back.tickets();
+        read_back(&load, Arc::new(back), tickets, &mut report)?;
     }
     Ok(report)
 }
@@ -80,9 +217,7 @@ fn kv_work(options: &Options, keys: &Arc<Keys>) -> Arc<dyn Work> {
         Command::TxnPut { ops } => Arc::new(TxnPut { keys, ops }),
         Command::TxnMixed { read } => Arc::new(TxnMixed { keys, read }),
         Command::Range => Arc::new(Range { keys, serializable, check_every: check_every(options) }),
-        Command::Put | Command::LeaseGrant | Command::LeaseKeepAlive { .. } | Command::Watch { .. } => {
-            Arc::new(Put { keys })
-        }
+        _ => Arc::new(Put { keys }),
     }
 }
 
@@ -115,12 +250,12 @@ fn fill(load: &Load, keys: &Arc<Keys>, alone: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-fn read_back(load: &Load, work: ReadBack, report: &mut Report) -> Result<(), RunError> {
-    let tickets = work.tickets();
+/// Looks at what was acknowledged; what does not fit joins the report's errors.
+fn read_back(load: &Load, work: Arc<dyn Work>, tickets: u64, report: &mut Report) -> Result<(), RunError> {
     if tickets == 0 {
         return Ok(());
     }
-    let (outcome, _) = load.run(Arc::new(work), Until::Total(tickets), None, || ())?;
+    let (outcome, _) = load.run(work, Until::Total(tickets), None, || ())?;
     report.compared += outcome.good;
     report.errors += outcome.failed();
     for (text, count) in outcome.errors {
@@ -137,7 +272,7 @@ fn thin(samples: &[Acknowledged], most: usize) -> Vec<Acknowledged> {
 
 fn keepalive(options: &Options, count: u64, before: &Usage) -> Result<Report, RunError> {
     let load = Load::connect(&options.shape, options.patience)?;
-    let leases = Arc::new(Leases { first: unused_lease_id(), count });
+    let leases = Arc::new(Leases { first: unused_lease_id(), count, ttl: NEVER });
     load.prepare("granting leases", Arc::new(Grant(leases.clone())), Until::Total(count))?;
     let measured = measure(options, &load, Arc::new(KeepAlive(leases.clone())))?;
     load.prepare("revoking leases", Arc::new(Revoke(leases)), Until::Total(count))?;
@@ -163,7 +298,7 @@ fn grant(options: &Options, before: &Usage) -> Result<Report, RunError> {
 }
 
 fn fresh_leases() -> Arc<Leases> {
-    Arc::new(Leases { first: unused_lease_id(), count: u64::MAX })
+    Arc::new(Leases { first: unused_lease_id(), count: u64::MAX, ttl: NEVER })
 }
 
 /// The first of many ids that no other run has used: the present moment, well mixed, in the lower half of the positive
@@ -173,25 +308,21 @@ fn unused_lease_id() -> i64 {
     (mix(now) >> 2) as i64 + 1
 }
 
-fn fanout(
-    options: &Options,
-    keys: &Arc<Keys>,
-    watchers: u64,
-    streams: u64,
-    before: &Usage,
-) -> Result<Report, RunError> {
-    let fanout = Fanout::open(options, keys.clone(), watchers, streams)?;
+fn fanout(options: &Options, keys: &Arc<Keys>, crowd: Crowd, before: &Usage) -> Result<Report, RunError> {
+    let fanout = Fanout::open(options, keys.clone(), crowd)?;
     let shape = Shape { conns: options.shape.clients.min(100), threads: 1, ..options.shape.clone() };
     let load = Load::connect(&shape, options.patience)?;
     let watch = Watch::start(options)?;
-    let (puts, tickets) = load.run(fanout.puts(), options.until, options.rate, || ())?;
+    let mut anon_max = 0;
+    let (puts, tickets) =
+        load.run(fanout.puts(), options.until, options.rate, || anon_max = anon_max.max(anon(options)))?;
     let events = fanout.collect(puts.good + puts.failed());
     let mut outcome = Outcome { meter: events.meter, good: events.received, errors: puts.errors, ..Outcome::default() };
     outcome.last = events.last.max(puts.last);
     for (text, count) in events.errors {
         *outcome.errors.entry(text).or_default() += count;
     }
-    let measured = watch.stop(options, outcome, tickets.start(), 0)?;
+    let measured = watch.stop(options, outcome, tickets.start(), anon_max)?;
     Ok(measured.report(options, before, events.received))
 }
 
@@ -207,12 +338,13 @@ fn measure(options: &Options, load: &Load, work: Arc<dyn Work>) -> Result<Measur
 fn watched(options: &Options, load: &Load, work: Arc<dyn Work>) -> Result<Measured, RunError> {
     let watch = Watch::start(options)?;
     let mut anon_max = 0;
-    let look = || {
-        let anon = options.server_pids.iter().filter_map(|pid| Some(proc::memory(*pid).ok()?.0)).sum();
-        anon_max = anon_max.max(anon);
-    };
-    let (outcome, tickets) = load.run(work, options.until, options.rate, look)?;
+    let (outcome, tickets) = load.run(work, options.until, options.rate, || anon_max = anon_max.max(anon(options)))?;
     watch.stop(options, outcome, tickets.start(), anon_max)
+}
+
+/// Anonymous memory of the server's processes now; what cannot be read counts as nothing.
+fn anon(options: &Options) -> u64 {
+    options.server_pids.iter().filter_map(|pid| Some(proc::memory(*pid).ok()?.0)).sum()
 }
 
 /// All counters as they were when the measured phase began.
@@ -269,6 +401,8 @@ impl Measured {
             bench_cpu_us_per_op: self.own.map(|cpu| per(cpu.as_secs_f64() * 1e6, ops as f64)),
             server: watched.map(|spent| Server::new(before, spent, self.anon_max, ops, seconds)),
             wal_syncs_per_second: self.syncs.map(|syncs| round(if seconds > 0.0 { syncs / seconds } else { 0.0 })),
+            received_bytes_per_second: per(self.outcome.received as f64, seconds),
+            extras: BTreeMap::new(),
             compared,
             error_texts: BTreeMap::clone(&self.outcome.errors),
         }

@@ -1,19 +1,29 @@
 //! Kinds of requests: how the n-th is written, and what its answer must be.
 
+mod delete;
 mod fill;
 mod keepalive;
+mod kube;
 mod list;
+mod lock;
+mod maintenance;
 mod put;
 mod range;
 mod readback;
+mod snapshot;
 mod txn;
 
+pub use delete::{Delete, Gone};
 pub use fill::{Count, Fill};
-pub use keepalive::{Grant, KeepAlive, Leases, Revoke};
+pub use keepalive::{Grant, KeepAlive, Leases, NEVER, Revoke};
+pub use kube::{Kube, Tally};
 pub use list::List;
+pub use lock::Lock;
+pub use maintenance::{Compact, Defragment, Newest};
 pub use put::Put;
 pub use range::Range;
 pub use readback::{Acknowledged, ReadBack, rewritten};
+pub use snapshot::Snapshot;
 pub use txn::{TxnMixed, TxnPut};
 
 use bytes::{Bytes, BytesMut};
@@ -25,19 +35,71 @@ pub trait Work: Send + Sync {
     /// The method, as `/etcdserverpb.KV/Put`.
     fn path(&self) -> &'static str;
 
-    /// Whether all requests of a client go down one stream, an answer to each before the next.
-    fn streaming(&self) -> bool {
-        false
+    /// How request and answer travel.
+    fn talk(&self) -> Talk {
+        Talk::Unary
     }
 
     /// Appends request `n`.
     fn encode(&self, n: u64, out: &mut BytesMut);
+
+    /// Appends request `n` as client number `client` sends it; clients count from 0.
+    fn encode_for(&self, _client: usize, n: u64, out: &mut BytesMut) {
+        self.encode(n, out);
+    }
 
     /// Looks at the answer to request `n`, and returns the revision in its header.
     ///
     /// # Errors
     /// What is wrong with it, for the report.
     fn check(&self, n: u64, answer: Bytes) -> Result<i64, String>;
+
+    /// The same for an operation of several calls: `call` counts from 0, and the answer may lead to the next one.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the report.
+    fn answered(&self, _client: usize, n: u64, _call: usize, answer: Bytes) -> Result<Next, String> {
+        self.check(n, answer).map(Next::Done)
+    }
+
+    /// Takes the messages of a [`Talk::Download`].
+    fn sink(&self) -> Option<Box<dyn Sink>> {
+        None
+    }
+}
+
+/// How a request and its answer travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// One message each way.
+    Unary,
+    /// All requests of a client go down one stream, an answer to each before the next.
+    Stream,
+    /// One request, many messages in return, for the work's [`Sink`].
+    Download,
+}
+
+/// What an answer leads to.
+pub enum Next {
+    /// The operation is done, at this revision.
+    Done(i64),
+    /// A unary call of this method with this message.
+    Call(&'static str, BytesMut),
+}
+
+/// Takes the messages of one download.
+pub trait Sink {
+    /// The next message.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn push(&mut self, message: Bytes) -> Result<(), String>;
+
+    /// After the last one; returns the revision that was told, or 1 where none is.
+    ///
+    /// # Errors
+    /// What is wrong with the whole.
+    fn end(self: Box<Self>) -> Result<i64, String>;
 }
 
 /// Decodes an answer, or says that it is none.

@@ -24,6 +24,7 @@ fn a_right_server_passes_every_command() {
         "range --total 500 --clients 20 --key-space-size 1000",
         "range --total 500 --clients 20 --key-space-size 1000 --consistency s --warmup 50ms",
         "list --total 20 --clients 2 --key-space-size 1000",
+        "load --key-space-size 1000 --revisions 2 --clients 3",
         "list --total 20 --clients 2 --key-space-size 1000 --limit 30",
     ] {
         assert_eq!(status(Lie::None, line), 0, "{line}");
@@ -59,12 +60,23 @@ fn refusals_silence_and_broken_connections_are_failures() {
 
 #[test]
 fn methods_that_the_server_lacks_are_failures() {
+    for line in ["lock --total 10 --clients 2", "snapshot --total 1", "compact", "defragment"] {
+        assert_eq!(status(Lie::None, line), 1, "{line}");
+    }
+    assert_eq!(status(Lie::None, "lease-expire --leases 5 --ttl 2s --timeout 300ms"), 1);
     assert_eq!(status(Lie::None, "lease-keepalive --total 10 --clients 1"), 1);
 }
 
 #[test]
 fn a_server_that_never_confirms_a_watcher_is_a_failure() {
     assert_eq!(status(Lie::None, "watch --total 10 --watchers 5 --streams 1 --timeout 300ms"), 1);
+}
+
+#[test]
+fn tls_with_a_server_that_speaks_none_is_a_failure() {
+    let address = liar::start(Lie::None);
+    let line = format!("put --total 10 --clients 1 --insecure-skip-tls-verify --endpoints https://{address}");
+    assert_eq!(milepost_bench::run(line.split_whitespace().map(OsString::from).collect()), 1);
 }
 
 #[test]

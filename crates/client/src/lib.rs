@@ -18,6 +18,7 @@
 //! Sources: etcd `client/v3` for when a call is repeated and how errors read; gRPC over HTTP2 for the wire.
 
 mod balancer;
+mod bare;
 mod client;
 mod concurrency;
 mod config;
@@ -37,6 +38,7 @@ mod tls;
 mod watch;
 mod wire;
 
+pub use bare::SecureDialler;
 pub use client::Client;
 pub use concurrency::{Election, Mutex, Observer, Session};
 pub use config::{Auth, Config, FailedAttempt, FailureWatcher, Secure};

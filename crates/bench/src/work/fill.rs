@@ -17,11 +17,14 @@ const PUTS_PER_TXN: u64 = 100;
 /// Bytes per transaction: well below the 1.5 MiB that a server allows by default (`--max-request-bytes`).
 const BYTES_PER_TXN: u64 = 512 * 1024;
 
-/// Ticket n writes the n-th group of keys in one transaction.
+/// Ticket n writes the n-th group of keys in one transaction, and after the last group the first again.
 pub struct Fill {
     keys: Arc<Keys>,
     group: u64,
 }
+
+/// Where in a value's mark the round stands: above any number of a key that a machine could hold.
+const ROUND_SHIFT: u32 = 48;
 
 impl Fill {
     /// Groups as large as a server takes by default.
@@ -31,13 +34,19 @@ impl Fill {
         Fill { keys, group }
     }
 
-    /// How many tickets write all keys.
+    /// How many tickets write all keys once.
     pub fn tickets(&self) -> u64 {
         self.keys.space.div_ceil(self.group)
     }
 
     fn numbers(&self, n: u64) -> std::ops::Range<u64> {
+        let n = n % self.tickets();
         n * self.group..((n + 1) * self.group).min(self.keys.space)
+    }
+
+    /// What stands in the value instead of a ticket's number.
+    fn mark(&self, n: u64, number: u64) -> u64 {
+        FILL_MARK | (n / self.tickets()) << ROUND_SHIFT | number
     }
 }
 
@@ -48,7 +57,7 @@ impl Work for Fill {
 
     fn encode(&self, n: u64, out: &mut BytesMut) {
         let one =
-            |number| RequestOp { request: Some(Request::RequestPut(put(&self.keys, number, FILL_MARK | number))) };
+            |number| RequestOp { request: Some(Request::RequestPut(put(&self.keys, number, self.mark(n, number)))) };
         append(&TxnRequest { success: self.numbers(n).map(one).collect(), ..TxnRequest::default() }, out);
     }
 
@@ -141,6 +150,8 @@ mod tests {
             let fill = Fill::new(keys.clone());
             let all: Vec<Bytes> = (0..fill.tickets()).flat_map(|n| written(&fill, n)).collect();
             assert_eq!(all, (0..space).map(|number| keys.key(number)).collect::<Vec<_>>());
+            assert_eq!(written(&fill, fill.tickets()), written(&fill, 0), "another round begins");
+            assert_ne!(fill.mark(fill.tickets(), 0), fill.mark(0, 0), "with other values");
         }
     }
 }

@@ -8,10 +8,10 @@ use milepost_proto::etcdserverpb::{
     LeaseRevokeResponse,
 };
 
-use super::{Work, append, decode, revision};
+use super::{Talk, Work, append, decode, revision};
 
-/// Time to live in seconds: long enough that no lease ends during a run.
-const TTL_SECONDS: i64 = 3600;
+/// Time to live in seconds that is long enough that no lease ends during a run.
+pub const NEVER: i64 = 3600;
 
 /// The leases of one run: `count` ids from `first` up.
 #[derive(Clone)]
@@ -20,10 +20,13 @@ pub struct Leases {
     pub first: i64,
     /// How many.
     pub count: u64,
+    /// Time to live in seconds.
+    pub ttl: i64,
 }
 
 impl Leases {
-    fn id(&self, n: u64) -> i64 {
+    /// Id of lease `n` mod count.
+    pub fn id(&self, n: u64) -> i64 {
         self.first + (n % self.count) as i64
     }
 }
@@ -37,13 +40,13 @@ impl Work for Grant {
     }
 
     fn encode(&self, n: u64, out: &mut BytesMut) {
-        append(&LeaseGrantRequest { id: self.0.id(n), ttl: TTL_SECONDS }, out);
+        append(&LeaseGrantRequest { id: self.0.id(n), ttl: self.0.ttl }, out);
     }
 
     fn check(&self, n: u64, answer: Bytes) -> Result<i64, String> {
         let answer: LeaseGrantResponse = decode(answer)?;
-        if answer.id != self.0.id(n) || answer.ttl < TTL_SECONDS {
-            return Err(format!("a lease of {TTL_SECONDS} s was granted as {} s under another id", answer.ttl));
+        if answer.id != self.0.id(n) || answer.ttl < self.0.ttl {
+            return Err(format!("a lease of {} s was granted as {} s under another id", self.0.ttl, answer.ttl));
         }
         revision(answer.header.as_ref())
     }
@@ -57,8 +60,8 @@ impl Work for KeepAlive {
         "/etcdserverpb.Lease/LeaseKeepAlive"
     }
 
-    fn streaming(&self) -> bool {
-        true
+    fn talk(&self) -> Talk {
+        Talk::Stream
     }
 
     fn encode(&self, n: u64, out: &mut BytesMut) {
@@ -67,8 +70,8 @@ impl Work for KeepAlive {
 
     fn check(&self, n: u64, answer: Bytes) -> Result<i64, String> {
         let answer: LeaseKeepAliveResponse = decode(answer)?;
-        if answer.id != self.0.id(n) || answer.ttl < TTL_SECONDS {
-            return Err(format!("a living lease was renewed for {} s instead of {TTL_SECONDS}", answer.ttl));
+        if answer.id != self.0.id(n) || answer.ttl < self.0.ttl {
+            return Err(format!("a living lease was renewed for {} s instead of {}", answer.ttl, self.0.ttl));
         }
         revision(answer.header.as_ref())
     }
@@ -98,12 +101,12 @@ mod tests {
 
     #[test]
     fn renewals_go_round_and_dead_leases_are_errors() {
-        let leases = Arc::new(Leases { first: 1000, count: 3 });
+        let leases = Arc::new(Leases { first: 1000, count: 3, ttl: NEVER });
         assert_eq!((0..5).map(|n| leases.id(n)).collect::<Vec<_>>(), [1000, 1001, 1002, 1000, 1001]);
         let header = Some(milepost_proto::etcdserverpb::ResponseHeader { revision: 1, ..Default::default() });
         let answer = |id, ttl| LeaseKeepAliveResponse { header, id, ttl }.encode_to_vec().into();
-        assert_eq!(KeepAlive(leases.clone()).check(4, answer(1001, TTL_SECONDS)), Ok(1));
+        assert_eq!(KeepAlive(leases.clone()).check(4, answer(1001, NEVER)), Ok(1));
         assert!(KeepAlive(leases.clone()).check(4, answer(1001, 0)).is_err());
-        assert!(KeepAlive(leases).check(4, answer(1000, TTL_SECONDS)).is_err());
+        assert!(KeepAlive(leases).check(4, answer(1000, NEVER)).is_err());
     }
 }
