@@ -82,6 +82,7 @@ func script(ctx context.Context, t *testing.T, conn *grpc.ClientConn, port int) 
 // requests through an etcd and through ours, each as leader and as follower. The
 // four times the log has the same bytes, but for the ids that a member chose.
 func TestEntriesOfBothKinds(t *testing.T) {
+	parallel(t)
 	ctx := deadline(t, 2*time.Minute)
 	etcd := harness.Reference(t)
 	c := started(t, []harness.Binary{etcd, etcd, harness.Subject(t)})

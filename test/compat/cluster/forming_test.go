@@ -71,6 +71,7 @@ func identityByClient(ctx context.Context, m *Member) (identity, error) {
 // the ids that etcd comes to by the same flags, every member serves, and they
 // are there again after a restart of any one and of all.
 func TestForming(t *testing.T) {
+	parallel(t)
 	sizes := []int{1, 3, 5}
 	if harness.IntEnv(t, "CLUSTER_SLOW", 0) > 0 {
 		sizes = append(sizes, 7)
@@ -234,6 +235,7 @@ func refusals() []refusal {
 
 // TestFormingRefused: starts that can come to nothing end, and say why.
 func TestFormingRefused(t *testing.T) {
+	parallel(t)
 	ctx := deadline(t, 3*time.Minute)
 	subject := harness.Subject(t)
 	c := prepare(t, []harness.Binary{subject, subject}, "--unsafe-no-fsync=true")
@@ -276,6 +278,7 @@ func TestFormingRefused(t *testing.T) {
 // cluster's id. It is not let in, whatever addresses it knows, and those whose
 // cluster it is are not disturbed. The third member's place is taken by it.
 func TestStranger(t *testing.T) {
+	parallel(t)
 	ctx := deadline(t, 2*time.Minute)
 	c := prepare(t, of(t, 3), "--unsafe-no-fsync=true")
 	stranger := c.Members()[2]
@@ -322,6 +325,7 @@ func TestStranger(t *testing.T) {
 // TestFlagsAfterForming: once formed, --initial-cluster and its state are not
 // looked at any more: a restart with other words finds the same cluster.
 func TestFlagsAfterForming(t *testing.T) {
+	parallel(t)
 	ctx := deadline(t, 2*time.Minute)
 	c := started(t, of(t, 3), "--unsafe-no-fsync=true")
 	written := writeThroughEach(ctx, t, c, "kept")

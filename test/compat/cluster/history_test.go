@@ -180,11 +180,13 @@ const holdFault = 900 * time.Millisecond
 // miss nothing and the members stay equal, whatever happens to one member or
 // to the network.
 func TestHistoryOfThree(t *testing.T) {
+	parallel(t)
 	history(t, of(t, 3), Faults(), rounds(t))
 }
 
 // TestHistoryOfFive is the same with what takes two members at once.
 func TestHistoryOfFive(t *testing.T) {
+	parallel(t)
 	faults := FaultsOfFive()
 	if harness.IntEnv(t, "CLUSTER_SLOW", 0) > 0 {
 		faults = append(faults, Faults()...)
@@ -194,6 +196,7 @@ func TestHistoryOfFive(t *testing.T) {
 
 // TestHistoryOfBothKinds: two etcds and one of ours.
 func TestHistoryOfBothKinds(t *testing.T) {
+	parallel(t)
 	etcd := harness.Reference(t)
 	faults := Faults()
 	if harness.IntEnv(t, "CLUSTER_SLOW", 0) == 0 {

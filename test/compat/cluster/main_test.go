@@ -17,6 +17,19 @@ import (
 // take less of the test's time.
 var ticks = []string{"--heartbeat-interval=50", "--election-timeout=500"}
 
+// slots bounds how many tests run at once: they mostly wait, but a machine that
+// is too busy holds elections for no other reason.
+var slots = make(chan struct{}, 3)
+
+// parallel lets a test run beside others, once there is room for it. It comes
+// before anything that limits the test's time.
+func parallel(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	slots <- struct{}{}
+	t.Cleanup(func() { <-slots })
+}
+
 // deadline is the context of a test that ought to take a small part of it.
 func deadline(t testing.TB, within time.Duration) context.Context {
 	t.Helper()

@@ -205,6 +205,7 @@ func (x *mix) compareLogs() int {
 // is killed and comes back, each kind sends a snapshot to the other, and five
 // thousand random writes later all three hold the same.
 func TestTwoEtcdsAndOneOfOurs(t *testing.T) {
+	parallel(t)
 	ctx := deadline(t, 4*time.Minute)
 	etcd := harness.Reference(t)
 	counts := newTally(t, append([]string{
@@ -243,6 +244,7 @@ func TestTwoEtcdsAndOneOfOurs(t *testing.T) {
 // so late that it needs a snapshot, is promoted from a learner or a voter at
 // once, follows, leads, and holds the same as they do.
 func TestJoining(t *testing.T) {
+	parallel(t)
 	etcd, ours := harness.Reference(t), harness.Subject(t)
 	for _, trial := range []struct {
 		name    string

@@ -38,6 +38,7 @@ func quiet(t *testing.T) ([]Change, []*Op) {
 // TestCheckersSeePlantedFaults: what the checkers are there to find is put into
 // a sound history, and each of them finds what is in its sight.
 func TestCheckersSeePlantedFaults(t *testing.T) {
+	parallel(t)
 	story, ops := quiet(t)
 	if faults := CheckStory(story, ops); len(faults) > 0 {
 		t.Fatalf("a sound history has faults: %v", faults)
@@ -144,6 +145,7 @@ func TestCheckersSeePlantedFaults(t *testing.T) {
 // of three real etcds makes that member different, which HashKV and the story of
 // that member show. So a difference in our tests would not go unseen.
 func TestFalsifiedNetworkIsSeen(t *testing.T) {
+	parallel(t)
 	etcd := harness.Reference(t)
 	c := started(t, []harness.Binary{etcd, etcd, etcd}, "--unsafe-no-fsync=true")
 	ctx := deadline(t, time.Minute)

@@ -17,6 +17,7 @@ type Watching struct {
 	Name string
 
 	client *clientv3.Client
+	all    bool         // it may ask any member
 	opened atomic.Int64 // streams of watches
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -32,7 +33,7 @@ func Follow(name string, needsLeader bool, members ...*Member) (*Watching, error
 	if needsLeader {
 		ctx = clientv3.WithRequireLeader(ctx)
 	}
-	w := &Watching{Name: name, cancel: cancel, done: make(chan struct{})}
+	w := &Watching{Name: name, all: len(members) > 1, cancel: cancel, done: make(chan struct{})}
 	var err error
 	if w.client, err = newClient(endpoints(members), grpc.WithChainStreamInterceptor(w.count)); err != nil {
 		cancel()
@@ -116,6 +117,13 @@ func (w *Watching) Await(ctx context.Context, story []Change) error {
 
 // Resumes is how often its stream ended and another went on.
 func (w *Watching) Resumes() int { return int(w.opened.Load()) - 1 }
+
+// Follow tells it which members are left.
+func (w *Watching) Follow(members []*Member) {
+	if w.all {
+		w.client.SetEndpoints(endpoints(members)...)
+	}
+}
 
 // Close ends it.
 func (w *Watching) Close() {
