@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use milepost_machine::Reader;
 use milepost_mvcc::watch::Hub;
+use milepost_types::MemberId;
 
 pub use milepost_node::core::RaftStatus;
 use milepost_node::metrics::NodeMetrics;
@@ -39,6 +40,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Proposes `payload`, an encoded `InternalRaftRequest` with this `id`; the waiter hears what applying it answered.
     fn propose(&self, id: u64, payload: Bytes, waiter: Waiter);
+
+    /// Proposes `change`, an encoded `ConfChange` with this `id`; the waiter hears of the members after it.
+    fn propose_conf_change(&self, id: u64, change: Bytes, waiter: Waiter);
+
+    /// Hands leadership to `to`, if this member leads; [`Backend::standing`] tells when it is done.
+    fn transfer_leader(&self, to: MemberId);
 
     /// Answers `ReadReady` once everything committed before this call is applied here.
     fn read_index(&self, waiter: Waiter);
@@ -73,6 +80,14 @@ impl Backend for milepost_node::Node {
 
     fn propose(&self, id: u64, payload: Bytes, waiter: Waiter) {
         self.propose(id, payload, waiter);
+    }
+
+    fn propose_conf_change(&self, id: u64, change: Bytes, waiter: Waiter) {
+        self.propose_conf_change(id, change, waiter);
+    }
+
+    fn transfer_leader(&self, to: MemberId) {
+        self.transfer_leader(to);
     }
 
     fn read_index(&self, waiter: Waiter) {

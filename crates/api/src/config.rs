@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use milepost_node::log::{Log, NoLog};
 
+use crate::colleagues::{Colleagues, NoColleagues};
 use crate::tls::TlsSettings;
 
 /// A socket where clients knock.
@@ -43,7 +44,7 @@ pub enum Role {
     Http,
     /// Metrics and health, nothing else: `--listen-metrics-urls`.
     Metrics,
-    /// Other members: `--listen-peer-urls`. There are none yet; the version is told, and everything else put off.
+    /// Other members: `--listen-peer-urls`.
     Peer,
 }
 
@@ -230,6 +231,10 @@ pub struct ApiConfig {
     pub is_tracing_on: bool,
     /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
     pub stop_serving_on_defragment: bool,
+    /// The other members.
+    pub colleagues: Arc<dyn Colleagues>,
+    /// Refuse changes of membership that would cost the cluster its quorum (`--strict-reconfig-check`).
+    pub strict_reconfig: bool,
     /// Told about refused connections and certificates that changed.
     pub log: Arc<dyn Log>,
     /// Told about slow calls, on the door's thread: must not block.
@@ -254,6 +259,8 @@ impl Default for ApiConfig {
             features: Vec::new(),
             is_tracing_on: false,
             stop_serving_on_defragment: false,
+            colleagues: Arc::new(NoColleagues),
+            strict_reconfig: true,
             log: Arc::new(NoLog),
             on_slow: None,
         }

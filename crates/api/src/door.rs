@@ -10,17 +10,29 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use milepost_machine::{Reader, Reply};
+use milepost_machine::{Member, Reader, Reply};
+use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use milepost_proto::raftpb::ConfChange;
+use milepost_types::MemberId;
 use tokio::sync::{Semaphore, watch};
 
 use crate::backend::{Backend, Completion, NodeError, Waiter};
 use crate::call::Call;
 use crate::completions::{Expired, SWEEP_EVERY, Sink, Slots, Wait};
 use crate::config::{ApiConfig, SlowCall};
+use crate::handlers::leader;
 use crate::metrics::{DoorMetrics, Page};
 use crate::status::{self, Code, Status};
+
+/// How long what is committed may take to be applied. Source: etcd `applyTimeout`.
+const APPLY_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked at.
+const APPLY_STEP: Duration = Duration::from_millis(2);
+/// Names of kinds by their numbers. Source: `raftpb.ConfChangeType`.
+const CONF_CHANGES: [&str; 4] =
+    ["ConfChangeAddNode", "ConfChangeRemoveNode", "ConfChangeUpdateNode", "ConfChangeAddLearnerNode"];
 
 /// What the connections of one core share.
 pub(crate) struct Door {
@@ -34,6 +46,8 @@ pub(crate) struct Door {
     pub(crate) serving: Arc<watch::Sender<bool>>,
     /// A place for each snapshot that may be on its way to a client, over all doors.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// A place for each question that may be under way to the leader from this door.
+    pub(crate) forwards: Semaphore,
     /// Set once, when the server stops: open streams end.
     pub(crate) is_stopping: Cell<bool>,
     /// No leader for three election timeouts: streams that asked for one end.
@@ -77,6 +91,7 @@ impl Door {
             slots: Rc::default(),
             serving,
             snapshots,
+            forwards: Semaphore::new(leader::AT_ONCE),
             is_stopping: Cell::new(false),
             is_leader_lost: Cell::new(false),
             reads: Reads::default(),
@@ -104,7 +119,41 @@ impl Door {
     /// the request will not be applied.
     pub(crate) async fn propose(&self, call: &Call, request: Request) -> Result<Reply, Status> {
         let wait = self.post(call, request)?;
-        match wait.await {
+        self.answer(call, wait.await)
+    }
+
+    /// Takes a change of membership through the log; the members after it. `change` is made with the id of the request.
+    ///
+    /// # Errors
+    /// As [`Door::propose`].
+    pub(crate) async fn propose_change(
+        &self,
+        call: &Call,
+        change: impl FnOnce(u64) -> ConfChange,
+    ) -> Result<Vec<pb::Member>, Status> {
+        let id = self.backend.next_request_id();
+        let change = change(id);
+        let (deadline, kind) = self.deadline(call);
+        let wait = self.slots.open(deadline, kind);
+        self.backend.propose_conf_change(id, Bytes::from(change.encode_to_vec()), self.waiter(wait.ticket()));
+        match self.answer(call, wait.await)? {
+            Reply::ConfChange(members) => {
+                let kind = CONF_CHANGES.get(usize::try_from(change.r#type()).unwrap_or(usize::MAX));
+                let fields = [
+                    ("local-member-id", MemberId(self.backend.standing().member_id).to_string().into()),
+                    ("raft-conf-change", kind.copied().unwrap_or("unknown").into()),
+                    ("raft-conf-change-node-id", MemberId(change.node_id()).to_string().into()),
+                ];
+                self.config.log.info("applied a configuration change through raft", &fields);
+                Ok(members)
+            }
+            _ => Err(confused("another reply than to a change of membership")),
+        }
+    }
+
+    /// What the end of a proposal means for its caller.
+    fn answer(&self, call: &Call, end: Result<Completion, Expired>) -> Result<Reply, Status> {
+        match end {
             Ok(Completion::Reply(reply)) => Ok(reply?),
             // Never proposed for want of a leader: etcd's callers see their own deadline pass.
             Ok(Completion::Failed(NodeError::NoLeader)) => Err(status::DEADLINE),
@@ -218,7 +267,52 @@ impl Door {
         let window = 2 * self.config.limits.election_timeout;
         let is_due_to_election =
             self.leadership.elected.get().is_some_and(|elected| started < elected && elected < started + window);
-        if is_due_to_election { status::TIMEOUT_LEADER_FAILURE } else { status::TIMEOUT }
+        if is_due_to_election {
+            status::TIMEOUT_LEADER_FAILURE
+        } else if self.was_connected(started.elapsed()) {
+            status::TIMEOUT
+        } else {
+            status::TIMEOUT_CONNECTION_LOST
+        }
+    }
+
+    /// Did this member hear the leader, or as a leader a quorum, for all of `time`?
+    fn was_connected(&self, time: Duration) -> bool {
+        let standing = self.backend.standing();
+        match standing.leader {
+            0 => true,
+            leader if leader == standing.member_id => {
+                let membership = self.reader().membership();
+                self.connected(membership.members.values(), time) > membership.members.len() / 2
+            }
+            leader => self.config.colleagues.active_for(MemberId(leader)).is_some_and(|active| active >= time),
+        }
+    }
+
+    /// How many of `members` have been connected to this one for all of `time`; itself counts.
+    pub(crate) fn connected<'a>(&self, members: impl Iterator<Item = &'a Member>, time: Duration) -> usize {
+        let own = MemberId(self.backend.standing().member_id);
+        let is_connected = |id| id == own || self.config.colleagues.active_for(id).is_some_and(|active| active >= time);
+        members.filter(|member| is_connected(member.id)).count()
+    }
+
+    /// Waits until what this member knows to be committed is applied here. Source: etcd `waitAppliedIndex`.
+    ///
+    /// # Errors
+    /// It took longer than a second.
+    pub(crate) async fn catch_up(&self) -> Result<(), Status> {
+        let committed = self.backend.standing().committed;
+        let until = Instant::now() + APPLY_PATIENCE;
+        while self.backend.standing().applied < committed {
+            if self.is_stopping.get() {
+                return Err(status::STOPPED);
+            }
+            if Instant::now() >= until {
+                return Err(status::TIMEOUT_APPLY);
+            }
+            tokio::time::sleep(APPLY_STEP).await;
+        }
+        Ok(())
     }
 
     /// Ends streams that want a leader once there was none for three election timeouts; forever.

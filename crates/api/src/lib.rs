@@ -19,6 +19,7 @@
 mod authority;
 mod backend;
 mod call;
+mod colleagues;
 mod completions;
 mod config;
 mod connection;
@@ -38,6 +39,7 @@ mod wire;
 mod workers;
 
 pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
+pub use colleagues::{Asked, Colleagues, NoColleagues, Unheard};
 pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};

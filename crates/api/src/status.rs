@@ -135,10 +135,18 @@ table! {
     NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
     TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
     NOT_ENOUGH_STARTED = Unknown "etcdserver: re-configuration failed due to not enough started members";
+    BAD_MEMBER_URLS = InvalidArgument "etcdserver: given member URLs are invalid";
+    LEARNER_NOT_READY = FailedPrecondition "etcdserver: can only promote a learner member which is in sync with leader";
+    UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
+    NOT_LEADER = FailedPrecondition "etcdserver: not leader";
+    BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
+    TRANSFER_TIMEOUT = Unknown "etcdserver: request timed out, leader transfer took too long";
+    UNKNOWN_METHOD = Unknown "etcdserver: unknown method";
     DOWNGRADE_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
     DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
     NO_CLUSTER_VERSION = FailedPrecondition "etcdserver: cluster version not found during downgrade";
     DOWNGRADE_IN_PROGRESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
+    NO_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     NO_LEADER = Unavailable "etcdserver: no leader";
@@ -146,6 +154,8 @@ table! {
     STOPPED = Unavailable "etcdserver: server stopped";
     TIMEOUT = Unavailable "etcdserver: request timed out";
     TIMEOUT_LEADER_FAILURE = Unavailable "etcdserver: request timed out, possibly due to previous leader failure";
+    TIMEOUT_CONNECTION_LOST = Unavailable "etcdserver: request timed out, possibly due to connection lost";
+    TIMEOUT_APPLY = Unavailable "etcdserver: request timed out, waiting for the applied index took too long";
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
     LEARNER = FailedPrecondition "etcdserver: rpc not supported for learner";
     DEADLINE = DeadlineExceeded "context deadline exceeded";

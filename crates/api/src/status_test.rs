@@ -24,10 +24,18 @@ const GOLDEN: &str = "\
 9 etcdserver: can only promote a learner member
 9 etcdserver: too many learner members in cluster
 2 etcdserver: re-configuration failed due to not enough started members
+3 etcdserver: given member URLs are invalid
+9 etcdserver: can only promote a learner member which is in sync with leader
+14 etcdserver: unhealthy cluster
+9 etcdserver: not leader
+9 etcdserver: bad leader transferee
+2 etcdserver: request timed out, leader transfer took too long
+2 etcdserver: unknown method
 3 etcdserver: wrong downgrade target version format
 3 etcdserver: invalid downgrade target version
 9 etcdserver: cluster version not found during downgrade
 9 etcdserver: cluster has a downgrade job in progress
+9 etcdserver: no inflight downgrade job
 3 etcdserver: request is too large
 2 etcdserver: too many requests
 14 etcdserver: no leader
@@ -35,6 +43,8 @@ const GOLDEN: &str = "\
 14 etcdserver: server stopped
 14 etcdserver: request timed out
 14 etcdserver: request timed out, possibly due to previous leader failure
+14 etcdserver: request timed out, possibly due to connection lost
+14 etcdserver: request timed out, waiting for the applied index took too long
 15 etcdserver: corrupt cluster
 9 etcdserver: rpc not supported for learner
 4 context deadline exceeded

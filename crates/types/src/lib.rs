@@ -5,6 +5,7 @@
 mod ids;
 mod range;
 mod revision;
+pub mod url;
 
 pub use ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 pub use range::{KeyRange, RangeEnd};

@@ -20,8 +20,6 @@ func TestLaterRPCs(t *testing.T) {
 	conn := server.Conn(t)
 	for _, m := range []string{
 		method("Auth", "AuthEnable"), method("Auth", "UserAdd"), method("Auth", "RoleList"),
-		method("Cluster", "MemberAdd"), method("Cluster", "MemberRemove"), method("Cluster", "MemberPromote"),
-		method("Maintenance", "MoveLeader"),
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		err := conn.Invoke(ctx, m, &emptypb.Empty{}, &emptypb.Empty{})

@@ -18,7 +18,7 @@ use super::wire::{self, Messages};
 use super::{Method, Shape, slow};
 use crate::call::{self, Call};
 use crate::door::Door;
-use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, snapshot, watch};
+use crate::handlers::{auth, cluster, election, health, kv, later, lease, lock, maintenance, reign, snapshot, watch};
 use crate::status::{self, Code, Status};
 use crate::workers;
 
@@ -210,6 +210,10 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
         Method::LeaseRevoke => ask(door, call, request, lease::revoke).await,
         Method::LeaseTimeToLive => ask(door, call, request, lease::time_to_live).await,
         Method::LeaseLeases => ask(door, call, request, lease::leases).await,
+        Method::MemberAdd => ask(door, call, request, cluster::member_add).await,
+        Method::MemberRemove => ask(door, call, request, cluster::member_remove).await,
+        Method::MemberUpdate => ask(door, call, request, cluster::member_update).await,
+        Method::MemberPromote => ask(door, call, request, cluster::member_promote).await,
         Method::MemberList => ask(door, call, request, cluster::member_list).await,
         Method::Alarm => ask(door, call, request, maintenance::alarm).await,
         Method::Status => {
@@ -219,6 +223,8 @@ async fn handle_rare(door: &Rc<Door>, method: Method, call: &Call, request: Byte
         }
         Method::HashKv => ask(door, call, request, maintenance::hash_kv).await,
         Method::Defragment => ask(door, call, request, maintenance::defragment).await,
+        Method::MoveLeader => ask(door, call, request, reign::move_leader).await,
+        Method::Downgrade => ask(door, call, request, reign::downgrade).await,
         Method::Hash => ask(door, call, request, maintenance::hash).await,
         Method::AuthStatus => ask(door, call, request, auth::status).await,
         Method::Authenticate => ask(door, call, request, auth::authenticate).await,

@@ -8,7 +8,6 @@ pub(crate) fn status(method: Method) -> Status {
     let names = method.names();
     let advice = match names.service {
         "etcdserverpb.Auth" => "users and roles are always off in this version; use it without credentials",
-        "etcdserverpb.Cluster" => "changes of membership come in a later version; this cluster keeps its members",
         _ => "this call comes in a later version",
     };
     Status::with(

@@ -1,21 +1,22 @@
 //! The Lease service. Deadlines are kept by the leader's lessor; only granting and revoking go through the log.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use milepost_machine::{Error, Reply, cost, validate};
+use milepost_machine::{Error, Renewal, Reply, cost, validate};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_types::LeaseId;
+use tokio::task::JoinHandle;
 
 use crate::call::Call;
+use crate::colleagues::Unheard;
 use crate::door::{Door, confused};
 use crate::grpc::{Inlet, Stage};
+use crate::handlers::leader::{self, Heard};
 use crate::status::{self, Code, Status};
 use crate::workers;
-
-/// How long to wait before a member that is not (yet) the leader is asked again. Source: etcd `LeaseRenew`.
-const NOT_PRIMARY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Grants a lease; id 0 lets the server choose a positive one.
 ///
@@ -61,7 +62,7 @@ pub(crate) async fn revoke(
     }
 }
 
-/// How long a lease still has; −1 if there is none of that id.
+/// How long a lease still has; −1 if there is none of that id. Only the leader knows.
 ///
 /// # Errors
 /// No leader answers in time.
@@ -70,19 +71,54 @@ pub(crate) async fn time_to_live(
     call: &Call,
     request: pb::LeaseTimeToLiveRequest,
 ) -> Result<pb::LeaseTimeToLiveResponse, Status> {
-    let until = call.started + door.config.limits.request_timeout();
-    let ask = async || {
-        let (reader, request, now) = (door.reader().clone(), request, door.backend.now());
-        // A lease may have a million keys.
-        if request.keys {
-            workers::apart(move || reader.lease_time_to_live(&request, now)).await
-        } else {
-            Ok(reader.lease_time_to_live(&request, now))
+    let ours = call.started + door.config.limits.request_timeout();
+    let until = call.deadline.map_or(ours, |theirs| theirs.min(ours));
+    let mut response = loop {
+        if leader::is_ourselves(door) {
+            door.catch_up().await?;
+            match look(door, request).await? {
+                Ok(response) => break response,
+                Err(Error::NotPrimary) => leader::pause(door, until, status::LEADER_CHANGED).await?,
+                Err(why) => return Err(why.into()),
+            }
+            continue;
+        }
+        let ask = |urls: &[String]| door.config.colleagues.lease_time_to_live(urls, request);
+        match leader::ask(door, until, ask, unknown).await {
+            Ok(Heard::Answer(response)) => break response,
+            Ok(Heard::IsOurselves) => {}
+            Err(why) if why == status::LEASE_NOT_FOUND => {
+                break pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
+            }
+            Err(why) => return Err(why),
         }
     };
-    let mut response = as_primary(door, until, ask).await?;
+    // The leader's own header says nothing about this member.
+    response.header = None;
     door.complete(&mut response.header);
     Ok(response)
+}
+
+/// What this member knows of a lease's time.
+///
+/// # Errors
+/// A fault of ours; inside: this member does not keep the time.
+pub(crate) async fn look(
+    door: &Rc<Door>,
+    request: pb::LeaseTimeToLiveRequest,
+) -> Result<Result<pb::LeaseTimeToLiveResponse, Error>, Status> {
+    let (reader, now) = (door.reader().clone(), door.backend.now());
+    // A lease may have a million keys.
+    if request.keys {
+        workers::apart(move || reader.lease_time_to_live(&request, now)).await
+    } else {
+        Ok(reader.lease_time_to_live(&request, now))
+    }
+}
+
+/// The one refusal of a leader that another attempt would not change.
+fn unknown(why: &Unheard) -> Option<Status> {
+    matches!(why, Unheard::Refused { status: 404, .. }).then_some(status::LEASE_NOT_FOUND)
 }
 
 /// All leases that this member knows.
@@ -100,88 +136,159 @@ pub(crate) async fn leases(
     Ok(response)
 }
 
+/// Renewals of one stream that may be under way: on a follower each takes a way to the leader and back.
+const RENEWALS_MAX: usize = 64;
+
+/// A renewal under way: its answer comes in the order of the requests.
+struct Renewing {
+    /// Older than the renewal, as in etcd: what a client sees after it may not be revealed by it.
+    header: Option<pb::ResponseHeader>,
+    id: i64,
+    ttl: JoinHandle<Result<i64, Status>>,
+}
+
 /// Renews leases, one per request, until the client half-closes.
 pub(crate) async fn keep_alive(stage: Stage, mut requests: Inlet<pb::LeaseKeepAliveRequest>) -> Status {
     let door = &stage.door;
-    loop {
-        let request = match requests.next().await {
-            Some(Ok(request)) => request,
-            Some(Err(status)) => return status,
-            None => return Status::new(Code::Ok, ""),
-        };
-        // The header is older than the renewal, as in etcd.
-        let header = door.header(door.reader().revision());
-        match renew(door, LeaseId(request.id)).await {
-            Ok(ttl) => stage.outlet.send(&pb::LeaseKeepAliveResponse { header, id: request.id, ttl }),
-            Err(status) => return status,
+    let mut under_way: VecDeque<Renewing> = VecDeque::new();
+    let mut is_open = true;
+    while is_open || !under_way.is_empty() {
+        let may_take = is_open && under_way.len() < RENEWALS_MAX;
+        tokio::select! {
+            biased;
+            ttl = first(&mut under_way) => {
+                let Some(Renewing { header, id, .. }) = under_way.pop_front() else { continue };
+                match ttl {
+                    Ok(ttl) => stage.outlet.send(&pb::LeaseKeepAliveResponse { header, id, ttl }),
+                    Err(status) => return status,
+                }
+                stage.outlet.pause_if_full().await;
+            }
+            request = requests.next(), if may_take => {
+                let id = match request {
+                    Some(Ok(request)) => request.id,
+                    Some(Err(status)) => return status,
+                    None => {
+                        is_open = false;
+                        continue;
+                    }
+                };
+                let header = door.header(door.reader().revision());
+                // The leader's own clients are many, and answered at once.
+                if under_way.is_empty() && let Some(ttl) = renew_at_once(door, LeaseId(id)) {
+                    stage.outlet.send(&pb::LeaseKeepAliveResponse { header, id, ttl });
+                    stage.outlet.pause_if_full().await;
+                    continue;
+                }
+                let renewing = Rc::clone(door);
+                let ttl = tokio::task::spawn_local(async move { renew(&renewing, LeaseId(id)).await });
+                under_way.push_back(Renewing { header, id, ttl });
+            }
         }
-        stage.outlet.pause_if_full().await;
+    }
+    Status::new(Code::Ok, "")
+}
+
+/// The end of the oldest renewal; never, if there is none.
+async fn first(under_way: &mut VecDeque<Renewing>) -> Result<i64, Status> {
+    match under_way.front_mut() {
+        Some(oldest) => (&mut oldest.ttl).await.unwrap_or_else(|_| Err(confused("a renewal broke off"))),
+        None => std::future::pending().await,
     }
 }
 
-/// The TTL from now on; 0 if there is no such lease any more.
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.ttl.abort();
+    }
+}
+
+/// Renews on the leader, if that takes no waiting.
+fn renew_at_once(door: &Door, id: LeaseId) -> Option<i64> {
+    match door.reader().lessor().renew(id, door.backend.now()) {
+        Ok(Renewal { ttl, clear_first: false }) => {
+            door.metrics.leases_renewed.add(1);
+            Some(ttl)
+        }
+        _ => None,
+    }
+}
+
+/// The TTL from now on; 0 if there is no such lease any more. Source: etcd `EtcdServer.LeaseRenew`.
 async fn renew(door: &Rc<Door>, id: LeaseId) -> Result<i64, Status> {
-    let call = Call::internal(Instant::now());
-    let until = call.started + door.config.limits.request_timeout();
+    let until = Instant::now() + door.config.limits.request_timeout();
     loop {
-        match as_primary(door, until, async || Ok(door.reader().lessor().renew(id, door.backend.now()))).await {
-            Ok(renewal) => {
-                if renewal.clear_first && leads(door, &call).await? {
-                    // A new leader must not believe the remaining time of an older checkpoint.
-                    let checkpoint = pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
-                    let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
-                    door.propose(&call, Request::LeaseCheckpoint(request)).await?;
+        if leader::is_ourselves(door) {
+            match renew_here(door, id).await? {
+                Renewed::Ttl(ttl) => return Ok(ttl),
+                Renewed::Unknown => return Ok(0),
+                Renewed::NotPrimary => leader::pause(door, until, status::TIMEOUT).await?,
+            }
+            continue;
+        }
+        let ask = |urls: &[String]| door.config.colleagues.renew_lease(urls, id);
+        match leader::ask(door, until, ask, unknown).await {
+            Ok(Heard::Answer(ttl)) => return Ok(ttl),
+            Ok(Heard::IsOurselves) => {}
+            Err(why) if why == status::LEASE_NOT_FOUND => return Ok(0),
+            Err(why) => return Err(why),
+        }
+    }
+}
+
+/// What came of renewing on this member.
+pub(crate) enum Renewed {
+    /// It is alive for so many seconds from now on.
+    Ttl(i64),
+    /// There is no such lease, or not any more.
+    Unknown,
+    /// This member does not keep the time.
+    NotPrimary,
+}
+
+/// Renews as the member that keeps the time, if this is it.
+///
+/// # Errors
+/// What could not be proposed or confirmed in time.
+pub(crate) async fn renew_here(door: &Rc<Door>, id: LeaseId) -> Result<Renewed, Status> {
+    let call = Call::internal(Instant::now());
+    if !door.reader().lessor().exists(id) {
+        // It may have been granted a moment ago, by another member.
+        door.catch_up().await?;
+    }
+    match door.reader().lessor().renew(id, door.backend.now()) {
+        Ok(renewal) => {
+            if renewal.clear_first {
+                if !leads(door, &call).await? {
+                    return Ok(Renewed::NotPrimary);
                 }
-                door.metrics.leases_renewed.add(1);
-                return Ok(renewal.ttl);
+                // A new leader must not believe the remaining time of an older checkpoint.
+                let checkpoint = pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
+                let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
+                door.propose(&call, Request::LeaseCheckpoint(request)).await?;
             }
-            Err(status) if status == status::LEASE_NOT_FOUND => {}
-            Err(status) => return Err(status),
+            door.metrics.leases_renewed.add(1);
+            Ok(Renewed::Ttl(renewal.ttl))
         }
-        if !door.reader().lessor().exists(id) {
-            return Ok(0);
-        }
+        Err(Error::LeaseNotFound) if !door.reader().lessor().exists(id) => Ok(Renewed::Unknown),
         // It has ended and is about to be revoked: "gone" is said when it is.
-        if leads(door, &call).await? {
-            let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 });
-            match door.propose(&call, revoke).await {
-                Err(status) if status != status::LEASE_NOT_FOUND => return Err(status),
-                _ => return Ok(0),
+        Err(Error::LeaseNotFound) if leads(door, &call).await? => {
+            match door.propose(&call, Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 })).await {
+                Err(status) if status != status::LEASE_NOT_FOUND => Err(status),
+                _ => Ok(Renewed::Unknown),
             }
         }
-        if Instant::now() >= until {
-            return Err(status::TIMEOUT);
-        }
-        tokio::time::sleep(NOT_PRIMARY_PAUSE).await;
+        Err(Error::LeaseNotFound | Error::NotPrimary) => Ok(Renewed::NotPrimary),
+        Err(why) => Err(why.into()),
     }
 }
 
 /// Does this member lead, as a quorum has just confirmed? One that was cut off may keep deadlines for a while after
 /// another has taken over and renewed what has ended here. Source: etcd `ensureLeadership`.
 async fn leads(door: &Rc<Door>, call: &Call) -> Result<bool, Status> {
-    let says_so = || {
-        let standing = door.backend.standing();
-        standing.leader == standing.member_id
-    };
-    if !says_so() {
+    if !leader::is_ourselves(door) {
         return Ok(false);
     }
     door.read_barrier(call).await?;
-    Ok(says_so())
-}
-
-/// Asks until this member is the one that keeps the deadlines, or time is over.
-async fn as_primary<T>(
-    door: &Rc<Door>,
-    until: Instant,
-    mut ask: impl AsyncFnMut() -> Result<Result<T, Error>, Status>,
-) -> Result<T, Status> {
-    loop {
-        match ask().await? {
-            Err(Error::NotPrimary) if Instant::now() < until => tokio::time::sleep(NOT_PRIMARY_PAUSE).await,
-            Err(Error::NotPrimary) if door.backend.standing().leader == 0 => return Err(status::NO_LEADER),
-            Err(Error::NotPrimary) => return Err(status::TIMEOUT),
-            result => return Ok(result?),
-        }
-    }
+    Ok(leader::is_ourselves(door))
 }

@@ -1,4 +1,4 @@
-//! Pages of the client port: health, version, metrics, debug; and the way to the JSON gateway.
+//! Pages of the client port: health, version, metrics, debug; and the way to the JSON gateway. Pages of the peer port.
 
 mod access;
 mod checks;
@@ -6,6 +6,7 @@ pub(crate) mod debug;
 mod health;
 mod metrics;
 mod path;
+mod peer;
 mod query;
 mod version;
 
@@ -33,7 +34,7 @@ pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: R
         return refused;
     }
     if connection.role == Role::Peer {
-        return serve_peer(&door, &request).await;
+        return peer::serve(&door, request).await;
     }
     let config = Arc::clone(&door.config);
     // Nobody else has our certificate: only without TLS may a script have made its own name point here.
@@ -87,15 +88,6 @@ async fn serve_metrics(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
     } else {
         not_found()
     }
-}
-
-/// The version, which members ask before anything else; and for the rest 503, never 403 or 410: an etcd member reads those
-/// as "I was removed" and stops.
-async fn serve_peer(door: &Rc<Door>, request: &Request<Incoming>) -> Reply {
-    if request.uri().path() == "/version" {
-        return route(door, "/version", &Query::parse(""), request.method(), request.headers()).await;
-    }
-    error(StatusCode::SERVICE_UNAVAILABLE, "this version of Milepost runs as a lone member only\n")
 }
 
 async fn dispatch(door: &Rc<Door>, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
@@ -171,8 +163,13 @@ fn escape(path: &str) -> String {
 }
 
 fn wrong_method() -> Reply {
+    only("GET")
+}
+
+/// Refuses every method but `method`.
+fn only(method: &'static str) -> Reply {
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
     reply
 }
 

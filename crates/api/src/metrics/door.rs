@@ -110,6 +110,9 @@ pub(crate) struct DoorMetrics {
     pub(crate) leases_revoked: Tally,
     pub(crate) leases_renewed: Tally,
     pub(crate) lease_ttl: Timings<24>,
+    pub(crate) learner_promotions: Tally,
+    /// Promotions that were refused here, by reason. The lock is taken for a promotion and a scrape.
+    pub(crate) failed_promotions: Mutex<BTreeMap<String, u64>>,
     /// Calls by shape (unary, stream) and API version. The lock is the door's own but for scrapes.
     pub(crate) clients: Mutex<BTreeMap<String, [u64; 2]>>,
 }
@@ -141,6 +144,8 @@ impl DoorMetrics {
             leases_revoked: Tally::default(),
             leases_renewed: Tally::default(),
             lease_ttl: Timings::new(&LEASE_BOUNDS),
+            learner_promotions: Tally::default(),
+            failed_promotions: Mutex::default(),
             clients: Mutex::default(),
         }
     }
@@ -166,6 +171,11 @@ impl DoorMetrics {
         let counters = self.of(method);
         counters.handled[code as usize].add(1);
         counters.seconds.observe(took);
+    }
+
+    /// A learner was not promoted, for this reason of the table of errors.
+    pub(crate) fn failed_promotion(&self, reason: &str) {
+        *self.failed_promotions.lock().entry(reason.to_owned()).or_default() += 1;
     }
 
     /// Counts a call under the API version its client named.

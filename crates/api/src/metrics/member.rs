@@ -1,9 +1,12 @@
 //! What the member itself counts: identity, store, watches.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
 use milepost_machine::DEFAULT_QUOTA_BYTES;
 use milepost_mvcc::RangeOptions;
 use milepost_proto::etcdserverpb::AlarmType;
-use milepost_types::KeyRange;
+use milepost_types::{KeyRange, MemberId};
 
 use super::text::Text;
 use crate::backend::Backend;
@@ -12,6 +15,7 @@ use crate::backend::Backend;
 pub(crate) fn render(text: &mut Text, member: &dyn Backend, server_version: &str) {
     identity(text, member, server_version);
     super::node::render(text, member.metrics());
+    progress(text, member);
     store(text, member);
     watches(text, member);
 }
@@ -55,6 +59,45 @@ fn identity(text: &mut Text, member: &dyn Backend, server_version: &str) {
     for alarm in member.reader().alarms().list(AlarmType::None as i32) {
         let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
         text.sample(name, &[("alarm_type", kind), ("server_id", &format!("{:016x}", alarm.member_id))], 1);
+    }
+}
+
+/// How long a scrape waits for Raft's word.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far each member's log has come, as the leader knows it; nothing elsewhere.
+fn progress(text: &mut Text, member: &dyn Backend) {
+    let (tell, told) = mpsc::channel();
+    member.raft_status(Box::new(move |status| {
+        // The scrape may have given up.
+        let _ = tell.send(status);
+    }));
+    // A member that stops, or is too busy to say, has no such lines.
+    let Ok(status) = told.recv_timeout(PATIENCE) else { return };
+    let last = status.standing.last;
+    type Value = fn(u64, u64) -> u64;
+    let gauges: [(&str, &str, Value); 2] = [
+        (
+            "milepost_peer_match_index",
+            "The last entry of the log that this member is known to have, on the leader.",
+            |_, matched| matched,
+        ),
+        (
+            "milepost_peer_lag_entries",
+            "How many entries of the log this member still lacks, on the leader.",
+            |last, matched| last.saturating_sub(matched),
+        ),
+    ];
+    let own = status.progress.iter().map(|peer| peer.id).find(|&id| id == member.standing().member_id);
+    let membership = member.reader().membership();
+    for (name, help, value) in gauges {
+        text.family(name, "gauge", help);
+        for peer in status.progress.iter().filter(|peer| Some(peer.id) != own) {
+            let is_learner = membership.members.get(&MemberId(peer.id)).is_some_and(|member| member.is_learner);
+            let learner = if is_learner { "true" } else { "false" };
+            let labels = [("Remote", &*format!("{:016x}", peer.id)), ("learner", learner), ("state", peer.state)];
+            text.sample(name, &labels, value(last, peer.matched));
+        }
     }
 }
 

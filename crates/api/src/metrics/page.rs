@@ -176,6 +176,23 @@ impl Page {
             "The total number of failed health checks",
             self.sum(|door| &door.health_failures),
         );
+        let help = "The total number of successful learner promotions while this member is leader.";
+        text.counter("etcd_server_learner_promote_successes", help, self.sum(|door| &door.learner_promotions));
+        let name = "etcd_server_learner_promote_failures";
+        text.family(
+            name,
+            "counter",
+            "The total number of failed learner promotions (likely learner not ready) while this member is leader.",
+        );
+        let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+        for door in &self.doors {
+            for (reason, count) in &*door.failed_promotions.lock() {
+                *failures.entry(reason.clone()).or_default() += count;
+            }
+        }
+        for (reason, count) in &failures {
+            text.sample(name, &[("Reason", reason)], count);
+        }
         let name = "etcd_server_feature_enabled";
         text.family(name, "gauge", "Whether or not a feature is enabled. 1 is enabled, 0 is not.");
         for Feature { name: feature, stage, is_on } in &self.features {

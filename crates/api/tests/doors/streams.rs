@@ -60,6 +60,7 @@ fn range_stream_refuses_what_it_cannot_cut() {
 #[test]
 fn status_members_and_checksums() {
     serve(async |server| {
+        server.member.stand(|standing| standing.applied = 29);
         let mut client = server.client().await;
         let status: pb::StatusResponse =
             client.unary("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {}).await.unwrap();

@@ -15,7 +15,7 @@ pub mod security;
 pub mod settings;
 pub mod spelling;
 pub mod table;
-pub mod url;
+pub use milepost_types::url;
 pub mod words;
 
 mod checked;

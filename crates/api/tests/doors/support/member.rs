@@ -1,16 +1,21 @@
 //! The real machine, store and hub behind a mailbox instead of a log.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use milepost_api::{Backend, Completion, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
+use milepost_api::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 use milepost_engine::mem::MemEngine;
 use milepost_machine::{Config, Entry, EntryKind, Machine, Reader};
 use milepost_mvcc::watch::{Hub, HubOptions};
 use milepost_mvcc::{Store, StoreOptions};
+use milepost_node::core::PeerProgress;
 use milepost_node::metrics::NodeMetrics;
+use milepost_proto::Message;
+use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use milepost_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use milepost_proto::raftpb::ConfChange;
 use milepost_types::{LogIndex, MemberId, Term};
 
 /// What becomes of a proposal.
@@ -22,8 +27,17 @@ pub enum Answer {
     Never,
 }
 
+/// Hears nothing.
+struct Nobody;
+
+impl CompletionSink for Nobody {
+    fn complete(&self, batch: &mut Vec<(u64, Completion)>) {
+        batch.clear();
+    }
+}
+
 enum Mail {
-    Propose(Bytes, Waiter),
+    Propose(Bytes, EntryKind, Waiter),
     Read(Waiter),
     /// Whoever asks is told the moment it is reached.
     Settle(mpsc::Sender<()>),
@@ -48,6 +62,10 @@ pub struct Member {
     pub defragment_gate: Arc<Mutex<Option<String>>>,
     /// Reads that were asked for.
     pub reads: AtomicU64,
+    /// What a leader knows of the others' logs: member, last index that matches.
+    pub progress: Mutex<Vec<(u64, u64)>>,
+    /// Does leadership go over when it is asked to?
+    pub hands_over: AtomicBool,
 }
 
 impl Member {
@@ -68,7 +86,7 @@ impl Member {
         let (watchers, how) = (hub.clone(), Arc::clone(&answer));
         std::thread::spawn(move || work(machine, &watchers, &box_, &how));
         let standing =
-            Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 29, is_learner: false };
+            Standing { cluster_id: 7, member_id: 8, leader: 8, term: 2, committed: 30, applied: 30, is_learner: false };
         Self {
             mail: Mutex::new(mail),
             ids: AtomicU64::new(1),
@@ -81,6 +99,8 @@ impl Member {
             answer,
             defragment_gate: Arc::default(),
             reads: AtomicU64::new(0),
+            progress: Mutex::default(),
+            hands_over: AtomicBool::new(true),
         }
     }
 
@@ -112,6 +132,34 @@ impl Member {
         held
     }
 
+    /// Applies a change of membership now.
+    pub fn apply_change(&self, change: &ConfChange) {
+        self.apply(change.encode_to_vec().into(), EntryKind::ConfChange);
+    }
+
+    /// Applies a request now.
+    pub fn apply_request(&self, request: Request) {
+        let header = Some(RequestHeader::default());
+        let entry = InternalRaftRequest { header, id: 0, request: Some(request) };
+        self.apply(milepost_machine::encode(&entry).into(), EntryKind::Normal);
+    }
+
+    fn apply(&self, data: Bytes, kind: EntryKind) {
+        let waiter = Waiter { sink: Arc::new(Nobody), ticket: 0 };
+        self.post(Mail::Propose(data, kind, waiter));
+        self.settle();
+    }
+
+    /// Does not keep the time of leases any more.
+    pub fn demote(&self) {
+        self.reader.lessor().demote();
+    }
+
+    /// The hash of the keyspace up to `revision`.
+    pub fn reader_hash(&self, revision: i64) -> u32 {
+        self.reader.hash_kv(revision).expect("the revision is there").hash
+    }
+
     fn post(&self, mail: Mail) {
         self.mail.lock().unwrap().send(mail).expect("the member works");
     }
@@ -132,11 +180,11 @@ fn work(mut machine: Machine, hub: &Hub, mail: &mpsc::Receiver<Mail>, answer: &M
                 continue;
             }
             (_, Answer::Never) => continue,
-            (Mail::Propose(_, waiter) | Mail::Read(waiter), Answer::Fail(why)) => (waiter, Completion::Failed(why)),
+            (Mail::Propose(_, _, waiter) | Mail::Read(waiter), Answer::Fail(why)) => (waiter, Completion::Failed(why)),
             (Mail::Read(waiter), Answer::Apply) => (waiter, Completion::ReadReady),
-            (Mail::Propose(data, waiter), Answer::Apply) => {
+            (Mail::Propose(data, kind, waiter), Answer::Apply) => {
                 index += 1;
-                let entry = Entry { index: LogIndex(index), term: Term(2), kind: EntryKind::Normal, data: &data };
+                let entry = Entry { index: LogIndex(index), term: Term(2), kind, data: &data };
                 let applied = machine.apply(entry, true).expect("requests apply");
                 if let Some(events) = applied.events {
                     hub.publish(events);
@@ -154,7 +202,17 @@ impl Backend for Member {
     }
 
     fn propose(&self, _: u64, payload: Bytes, waiter: Waiter) {
-        self.post(Mail::Propose(payload, waiter));
+        self.post(Mail::Propose(payload, EntryKind::Normal, waiter));
+    }
+
+    fn propose_conf_change(&self, _: u64, change: Bytes, waiter: Waiter) {
+        self.post(Mail::Propose(change, EntryKind::ConfChange, waiter));
+    }
+
+    fn transfer_leader(&self, to: MemberId) {
+        if self.hands_over.load(Ordering::Relaxed) {
+            self.stand(|standing| standing.leader = to.0);
+        }
     }
 
     fn read_index(&self, waiter: Waiter) {
@@ -170,7 +228,8 @@ impl Backend for Member {
         let standing = self.standing();
         let standing =
             milepost_node::core::Standing { term: standing.term, leader: standing.leader, ..Default::default() };
-        tell(RaftStatus { standing, progress: Vec::new() });
+        let peer = |&(id, matched)| PeerProgress { id, matched, next: matched + 1, state: "StateReplicate" };
+        tell(RaftStatus { standing, progress: self.progress.lock().unwrap().iter().map(peer).collect() });
     }
 
     fn reader(&self) -> &Reader {

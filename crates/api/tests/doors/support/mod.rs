@@ -1,10 +1,12 @@
 //! A member without a log, and a client that is not ours to trust: HTTP/2 frames and protobuf by hand.
 
 mod client;
+mod colleagues;
 mod member;
 mod plain;
 
 pub use client::{Call, Client};
+pub use colleagues::{Others, refused};
 pub use member::{Answer, Member};
 pub use plain::{Exchange, Page, exchange, exchange_bytes, post, request};
 

@@ -44,9 +44,9 @@ pub async fn exchange(address: SocketAddr, text: &str) -> Page {
 }
 
 /// As [`exchange`], but the answer need not be text.
-pub async fn exchange_bytes(address: SocketAddr, text: &str) -> Vec<u8> {
+pub async fn exchange_bytes(address: SocketAddr, text: impl AsRef<[u8]>) -> Vec<u8> {
     let mut socket = TcpStream::connect(address).await.expect("somebody listens");
-    socket.write_all(text.as_bytes()).await.expect("the server reads");
+    socket.write_all(text.as_ref()).await.expect("the server reads");
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.expect("an answer");
     answer

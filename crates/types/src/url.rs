@@ -1,7 +1,8 @@
 //! URLs as etcd's flags take them: parsed by the rules of Go's `net/url`, complaints in its words, because operators and
 //! scripts know them.
 
-use super::spelling::Complaint;
+/// Why a text is not what it should be, in the words that operators know from etcd.
+pub type Complaint = String;
 
 /// A URL of a listener or of a member: scheme, host and port, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
