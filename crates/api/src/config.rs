@@ -1,10 +1,17 @@
 //! What the doors are told once, at start.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use milepost_node::log::{Log, NoLog};
+use tokio::sync::Notify;
 
 use crate::colleagues::{Colleagues, NoColleagues};
 use crate::tls::TlsSettings;
@@ -198,6 +205,16 @@ pub struct Feature {
     pub is_on: bool,
 }
 
+/// The body of an answer to another member: a sentence, or a stream without end.
+pub type PeerBody = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+
+/// An answer to another member under way.
+pub type PeerAnswering = Pin<Box<dyn Future<Output = Response<PeerBody>> + Send>>;
+
+/// Answers another member's request. The other argument closes the connection when it is notified: streams have no end
+/// of their own, and one that the other side does not read cannot be ended by its body.
+pub type PeerService = Arc<dyn Fn(Request<Incoming>, Arc<Notify>) -> PeerAnswering + Send + Sync>;
+
 /// Everything that the doors need to know besides the node.
 #[derive(Clone)]
 pub struct ApiConfig {
@@ -237,6 +254,10 @@ pub struct ApiConfig {
     pub strict_reconfig: bool,
     /// Told about refused connections and certificates that changed.
     pub log: Arc<dyn Log>,
+    /// Answers other members' requests to `/raft` and below, on [`Role::Peer`].
+    pub peer_service: Option<PeerService>,
+    /// More of `/metrics`, in its format: of what lies beside the node.
+    pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Told about slow calls, on the door's thread: must not block.
     pub on_slow: Option<Arc<dyn Fn(SlowCall) + Send + Sync>>,
 }
@@ -262,6 +283,8 @@ impl Default for ApiConfig {
             colleagues: Arc::new(NoColleagues),
             strict_reconfig: true,
             log: Arc::new(NoLog),
+            peer_service: None,
+            more_metrics: None,
             on_slow: None,
         }
     }

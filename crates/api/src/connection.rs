@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
@@ -14,12 +15,14 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     /// It came through TLS.
     pub(crate) is_tls: bool,
+    /// Closes the connection at once.
+    pub(crate) hang_up: Arc<Notify>,
     _seat: Seat,
 }
 
 impl Connection {
     pub(crate) fn new(role: Role, is_tls: bool, seat: Seat) -> Self {
-        Self { role, is_tls, _seat: seat }
+        Self { role, is_tls, hang_up: Arc::default(), _seat: seat }
     }
 }
 

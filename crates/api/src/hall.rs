@@ -227,7 +227,12 @@ impl Hall {
 
     async fn host_tls(&self, wire: Wire, remote: Option<SocketAddr>, role: Role, seat: Seat) {
         let Some(keeper) = &self.keeper else { return };
-        let demands = Demands { http2: role == Role::Grpc, own_address: matches!(role, Role::Metrics | Role::Peer) };
+        let own_address = match role {
+            Role::Peer => !keeper.skips_san_verification(),
+            Role::Metrics => true,
+            Role::Mixed | Role::Grpc | Role::Http => false,
+        };
+        let demands = Demands { http2: role == Role::Grpc, own_address };
         let shaking = tls::shake(keeper, &*self.door.config.log, wire, remote, demands);
         if let Some(Some(guest)) = self.unless_stopped(shaking).await {
             self.attend(guest.stream, Some(guest.is_http2), Rc::new(Connection::new(role, true, seat))).await;
@@ -274,8 +279,10 @@ impl Hall {
             }
             let _ = serving.await;
         };
+        let hang_up = Arc::clone(&connection.hang_up);
         tokio::select! {
             () = ended => {}
+            () = hang_up.notified() => {}
             () = debt.is_ignored(limits.slow_read) => {
                 self.door.config.log.warn("closed the connection of a client that does not take its answers", &[]);
             }

@@ -40,7 +40,7 @@ mod workers;
 
 pub use backend::{Backend, Completion, CompletionSink, DefragmentDone, NodeError, RaftStatus, Standing, Waiter};
 pub use colleagues::{Asked, Colleagues, NoColleagues, Unheard};
-pub use config::{ApiConfig, Feature, Limits, Listen, Listener, Role, SlowCall};
+pub use config::{ApiConfig, Feature, Limits, Listen, Listener, PeerAnswering, PeerBody, PeerService, Role, SlowCall};
 pub use doors::{DoorError, Doors};
 pub use status::{Code, Status};
 pub use tls::{CipherSuite, TlsSettings, TlsVersion};

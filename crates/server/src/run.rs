@@ -11,6 +11,7 @@ use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
 
 use crate::cluster::forming::{self, Place};
+use crate::cluster::letters::Post;
 use crate::config::cluster;
 use crate::config::logging::{LogPlan, LogRefusal};
 use crate::config::settings::{Note, Refusal, Settings};
@@ -153,14 +154,16 @@ impl End {
 struct AllDoors {
     peers: Doors,
     clients: Doors,
+    /// The way to other members.
+    post: Arc<Post>,
 }
 
 impl AllDoors {
-    fn open(peers: ApiConfig, clients: ApiConfig, node: &Node) -> Result<Self, End> {
+    fn open(peers: ApiConfig, clients: ApiConfig, post: Arc<Post>, node: &Node) -> Result<Self, End> {
         let start = |config| Doors::start(config, Arc::new(node.clone()));
         let peers = start(peers).map_err(|error| End::start(in_gos_words(error)))?;
         match start(clients) {
-            Ok(clients) => Ok(Self { peers, clients }),
+            Ok(clients) => Ok(Self { peers, clients, post }),
             // etcd opens certificates of clients only when it serves.
             Err(DoorError::Tls(why)) => Err(End { message: "listener failed", ..End::start(why) }),
             Err(error) => Err(End::start(in_gos_words(error))),
@@ -178,6 +181,7 @@ impl AllDoors {
 
     fn stop(self, patience: Duration) {
         self.clients.stop(patience);
+        self.post.close();
         self.peers.stop(Duration::ZERO);
     }
 }
@@ -209,14 +213,17 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     if config.memory_mlock {
         lock_memory(&**log)?;
     }
-    let peers = wiring::peers(&config, log).map_err(End::wired)?;
-    let clients = wiring::api(&config, log).map_err(End::wired)?;
+    let mut peers = wiring::peers(&config, log).map_err(End::wired)?;
+    let mut clients = wiring::api(&config, log).map_err(End::wired)?;
+    let post = wiring::post(&config, log).map_err(End::wired)?;
     let mut signals = signals::Signals::catch().map_err(End::failed)?;
-    let node =
-        Node::start(&wiring::node(&config, place, compaction, log).map_err(End::start)?, wiring::world(&config, log))
-            .map_err(End::failed)?;
+    let told = wiring::node(&config, place, compaction, log).map_err(End::start)?;
+    let node = Node::start(&told, wiring::world(&config, &post, log)).map_err(End::failed)?;
+    let transport = post.open(&node).map_err(End::failed).inspect_err(|_| node.stop())?.clone();
+    peers.peer_service = Some(transport.service());
+    clients.more_metrics = Some(Arc::new(move || transport.metrics()));
     drop(peer_port);
-    let doors = AllDoors::open(peers, clients, &node).inspect_err(|_| node.stop())?;
+    let doors = AllDoors::open(peers, clients, post, &node).inspect_err(|_| node.stop())?;
     while !node.wait_ready(READY_PATIENCE) {
         if let Some(StopReason::Broken(why)) = node.stopped() {
             return Err(End::failed(why));

@@ -9,11 +9,12 @@ use milepost_api::{
 };
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Log, Value};
-use milepost_node::{NoLetters, NodeConfig, World};
+use milepost_node::{Letters, NodeConfig, World};
 
 use crate::auto_tls::{self, Pair};
 use crate::cluster::ask::Network;
 use crate::cluster::forming::{self, Place};
+use crate::cluster::letters::Post;
 use crate::config::security::Security;
 use crate::config::settings::Refusal;
 use crate::config::url::Url;
@@ -22,12 +23,12 @@ use crate::store::open_store;
 use crate::version;
 
 /// Files, time and the store.
-pub fn world(config: &Config, log: &Arc<dyn Log>) -> World {
+pub fn world(config: &Config, post: &Arc<Post>, log: &Arc<dyn Log>) -> World {
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync { Arc::new(Unsynced(OsDisk)) } else { Arc::new(OsDisk) };
     World {
         disk: Arc::clone(&disk),
         clock: Arc::new(OsClock),
-        letters: Arc::new(NoLetters),
+        letters: Arc::clone(post) as Arc<dyn Letters>,
         open_store: open_store(disk, config, Arc::clone(log)),
     }
 }
@@ -35,11 +36,15 @@ pub fn world(config: &Config, log: &Arc<dyn Log>) -> World {
 /// Questions to other members.
 ///
 /// # Errors
-/// The system gives no means for them.
+/// TLS is asked for without what it needs, or the system gives no means.
 pub fn ask(config: &Config) -> Result<Network, Refusal> {
-    // Source: etcd `ServerConfig.PeerDialTimeout`.
-    Network::new(milepost_peers::TlsSettings::default(), Duration::from_secs(1) + config.election)
-        .map_err(Refusal::from)
+    let tls = peer_client(config).map_err(|fault| fault.refusal)?;
+    Network::new(tls, peer_dial_timeout(config)).map_err(Refusal::from)
+}
+
+/// How long a connection to another member may take. Source: etcd `ServerConfig.PeerDialTimeout`.
+fn peer_dial_timeout(config: &Config) -> Duration {
+    Duration::from_secs(1) + config.election
 }
 
 /// What the node is told.
@@ -226,6 +231,7 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
         crl_file: file(&security.crl_file),
         allowed_hostnames: security.allowed_hostname.clone(),
         allowed_cns: security.allowed_cn.clone(),
+        skip_san_verification: false,
         cipher_suites,
         min_version: version_of(&security.tls_min)?,
         max_version: version_of(&security.tls_max)?,
@@ -262,7 +268,62 @@ fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
         .map_err(|why| Fault { message: "failed to get client self-signed certs", refusal: why.into() })
 }
 
-/// The doors for other members: one, for nobody is expected yet. Source: etcd `embed` `configurePeerListeners`.
+/// How other members are called; for `https` alone. Source: etcd `TLSInfo.ClientConfig`.
+///
+/// # Errors
+/// In etcd's words.
+pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault> {
+    let peer = &config.security.peer;
+    let (cert, key) = (&peer.client_cert_file, &peer.client_key_file);
+    if cert.is_empty() != key.is_empty() {
+        // The bracket is etcd's.
+        let complaint =
+            format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]");
+        return Err(
+            Refusal::new(complaint, "give both --peer-client-cert-file and --peer-client-key-file, or none").into()
+        );
+    }
+    let pair = [(cert, key), (&peer.cert_file, &peer.key_file)].into_iter().find(|(cert, _)| !cert.is_empty());
+    let is_self_made = pair.is_none() && peer.auto_tls;
+    let identity = match pair {
+        Some((cert, key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+        None if is_self_made => {
+            let dir = config.data_dir.join("fixtures").join("peer");
+            Some((dir.join("cert.pem"), dir.join("key.pem"))).filter(|(cert, _)| cert.exists())
+        }
+        None => None,
+    };
+    let version = |text: &str| match version_of(text)? {
+        None => Ok(None),
+        Some(TlsVersion::V12) => Ok(Some(milepost_peers::TlsVersion::V12)),
+        Some(TlsVersion::V13) => Ok::<_, Fault>(Some(milepost_peers::TlsVersion::V13)),
+    };
+    let has_names = identity.is_some();
+    Ok(milepost_peers::TlsSettings {
+        identity,
+        trusted_ca_file: Some(&peer.trusted_ca_file).filter(|name| !name.is_empty()).map(PathBuf::from),
+        skip_verify: is_self_made,
+        server_name: None,
+        // As in etcd, names are compared only where there is a certificate of our own.
+        allowed_hostnames: if has_names { peer.allowed_hostname.clone() } else { Vec::new() },
+        allowed_cns: if has_names { peer.allowed_cn.clone() } else { Vec::new() },
+        cipher_suites: suites(&config.security)?.into_iter().map(CipherSuite::number).collect(),
+        min_version: version(&config.security.tls_min)?,
+        max_version: version(&config.security.tls_max)?,
+    })
+}
+
+/// The way to other members.
+///
+/// # Errors
+/// TLS is asked for without what it needs; in etcd's words.
+pub fn post(config: &Config, log: &Arc<dyn Log>) -> Result<Arc<Post>, Fault> {
+    let urls = config.addresses.advertise_peer.iter().map(|url| url.as_str().to_owned()).collect();
+    let post = Post::new(urls, peer_client(config)?, peer_dial_timeout(config), Arc::new(OsClock), Arc::clone(log));
+    Ok(Arc::new(post))
+}
+
+/// The doors for other members: one, for there are few. Source: etcd `embed` `configurePeerListeners`.
 ///
 /// # Errors
 /// TLS is asked for without what it needs; in etcd's words.
@@ -272,7 +333,7 @@ pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
         tls: peer_tls(config, &**log)?,
         doors: 1,
         reuse_port: config.reuse_port,
-        limits: Limits { max_connections: PEER_CONNECTIONS, ..Limits::default() },
+        limits: Limits { max_connections: PEER_CONNECTIONS, slow_read: PEER_PATIENCE, ..Limits::default() },
         server_version: version::ETCD_VERSION.into(),
         own_version: env!("CARGO_PKG_VERSION").into(),
         is_gateway_on: false,
@@ -281,8 +342,10 @@ pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
     })
 }
 
-/// More than the members that could be misled into calling us.
-const PEER_CONNECTIONS: usize = 16;
+/// A member has two streams, four pipelines, a prober and some questions open; this is a hundred members.
+const PEER_CONNECTIONS: usize = 1024;
+/// A member must take what it asked for within this. Source: etcd `ConnWriteTimeout`.
+const PEER_PATIENCE: Duration = Duration::from_secs(5);
 
 fn peer_tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
     let (security, urls) = (&config.security.peer, &config.addresses.listen_peer);
@@ -340,6 +403,7 @@ fn peer_tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault
         crl_file: file(&security.crl_file),
         allowed_hostnames: security.allowed_hostname.clone(),
         allowed_cns: security.allowed_cn.clone(),
+        skip_san_verification: security.skip_san_verification,
         cipher_suites: suites(&config.security)?,
         min_version: version_of(&config.security.tls_min)?,
         max_version: version_of(&config.security.tls_max)?,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::config::PeerBody;
 use crate::guard::Debt;
 use crate::status::{Code, Status};
 
@@ -28,6 +29,8 @@ pub(crate) enum ReplyBody {
     Stream(Pin<Box<dyn StreamBody>>),
     /// Bytes of an HTTP answer as they come.
     Http(Pin<Box<dyn HttpBody>>),
+    /// What another member is told.
+    Peer(PeerBody),
 }
 
 impl ReplyBody {
@@ -58,6 +61,7 @@ impl Body for ReplyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = match &mut *self {
             Self::Empty => return Poll::Ready(None),
+            Self::Peer(body) => return body.as_mut().poll_frame(cx),
             Self::Stream(stream) => match std::task::ready!(stream.as_mut().poll_chunk(cx)) {
                 Ok(chunk) => Frame::data(chunk),
                 Err(status) => {
@@ -95,13 +99,17 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Empty)
+        match self {
+            Self::Peer(body) => body.is_end_stream(),
+            other => matches!(other, Self::Empty),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Peer(body) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -34,7 +34,7 @@ pub(crate) async fn serve(door: Rc<Door>, connection: Rc<Connection>, request: R
         return refused;
     }
     if connection.role == Role::Peer {
-        return peer::serve(&door, request).await;
+        return peer::serve(&door, &connection, request).await;
     }
     let config = Arc::clone(&door.config);
     // Nobody else has our certificate: only without TLS may a script have made its own name point here.

@@ -35,6 +35,7 @@ pub(crate) struct Page {
     own_version: String,
     is_extensive: bool,
     features: Vec<Feature>,
+    more: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Calls of all doors, if they are remembered.
     pub(crate) recent: Option<Recent>,
     /// Results of `/livez` and `/readyz` by suite and check.
@@ -52,6 +53,7 @@ impl Page {
             own_version: config.own_version.clone(),
             is_extensive: config.is_metrics_extensive,
             features: config.features.clone(),
+            more: config.more_metrics.clone(),
             recent: config.is_tracing_on.then(Recent::default),
             checks: Mutex::default(),
         }
@@ -81,7 +83,8 @@ impl Page {
             "Which Milepost version is running. 1 for 'version' label with current version.",
         );
         text.sample("milepost_version", &[("version", &self.own_version)], 1);
-        text.finish()
+        let more = self.more.as_ref().map(|more| more()).unwrap_or_default();
+        text.finish() + &more
     }
 
     fn sum(&self, of: impl Fn(&DoorMetrics) -> &Tally) -> u64 {

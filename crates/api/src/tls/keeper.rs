@@ -65,6 +65,11 @@ struct State {
 }
 
 impl Keeper {
+    /// See [`TlsSettings::skip_san_verification`].
+    pub(crate) fn skips_san_verification(&self) -> bool {
+        self.settings.skip_san_verification
+    }
+
     /// Reads the files of `settings`.
     ///
     /// # Errors

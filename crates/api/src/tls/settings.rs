@@ -22,6 +22,9 @@ pub struct TlsSettings {
     pub allowed_hostnames: Vec<String>,
     /// Its common name must be one of these; empty: any. Not together with `allowed_hostnames`.
     pub allowed_cns: Vec<String>,
+    /// Other members' certificates need not be for the addresses that they call from
+    /// (`--peer-skip-client-san-verification`).
+    pub skip_san_verification: bool,
     /// Suites for TLS 1.2; empty: all that are safe (`--cipher-suites`). TLS 1.3 always has all of its own.
     pub cipher_suites: Vec<CipherSuite>,
     /// Oldest version (`--tls-min-version`); `None`: 1.2.

@@ -9,6 +9,14 @@ pub struct CipherSuite {
     pub(crate) number: u16,
 }
 
+impl CipherSuite {
+    /// Its number in the TLS registry.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.number
+    }
+}
+
 /// What we have. Those of TLS 1.3 may be named, as in Go, and are on anyway.
 const OURS: &[(&str, u16)] = &[
     ("TLS_AES_128_GCM_SHA256", 0x1301),

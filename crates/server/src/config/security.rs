@@ -10,6 +10,10 @@ pub struct PeerSecurity {
     pub cert_file: String,
     /// `--peer-key-file`.
     pub key_file: String,
+    /// `--peer-client-cert-file`: for calls to other members; empty: `cert_file`.
+    pub client_cert_file: String,
+    /// `--peer-client-key-file`.
+    pub client_key_file: String,
     /// `--peer-trusted-ca-file`.
     pub trusted_ca_file: String,
     /// `--peer-crl-file`.
@@ -22,6 +26,8 @@ pub struct PeerSecurity {
     pub allowed_hostname: Vec<String>,
     /// `--peer-auto-tls`.
     pub auto_tls: bool,
+    /// `--peer-skip-client-san-verification`.
+    pub skip_san_verification: bool,
 }
 
 /// TLS of the client side, origins, host names.
@@ -97,12 +103,16 @@ impl Security {
             peer: PeerSecurity {
                 cert_file: text("peer-cert-file"),
                 key_file: text("peer-key-file"),
+                client_cert_file: text("peer-client-cert-file"),
+                client_key_file: text("peer-client-key-file"),
                 trusted_ca_file: text("peer-trusted-ca-file"),
                 crl_file: text("peer-crl-file"),
                 client_cert_auth: spelling::boolean(settings.text("peer-client-cert-auth")) == Ok(true),
                 allowed_cn: list("peer-cert-allowed-cn"),
                 allowed_hostname: list("peer-cert-allowed-hostname"),
                 auto_tls: spelling::boolean(settings.text("peer-auto-tls")) == Ok(true),
+                skip_san_verification: spelling::boolean(settings.text("peer-skip-client-san-verification"))
+                    == Ok(true),
             },
         };
         security.check_versions()?;

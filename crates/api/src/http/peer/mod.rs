@@ -9,6 +9,7 @@ mod members;
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,11 +21,19 @@ use milepost_types::ClusterId;
 
 use super::query::Query;
 use crate::call::Call;
+use crate::connection::Connection;
 use crate::door::Door;
-use crate::grpc::reply::Reply;
+use crate::grpc::reply::{Reply, ReplyBody};
 
 /// Answers another member.
-pub(super) async fn serve(door: &Rc<Door>, request: Request<Incoming>) -> Reply {
+pub(super) async fn serve(door: &Rc<Door>, connection: &Connection, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path();
+    if path == "/raft" || path.starts_with("/raft/") {
+        let Some(service) = &door.config.peer_service else {
+            return super::error(StatusCode::SERVICE_UNAVAILABLE, "this member is not ready for other members\n");
+        };
+        return service(request, Arc::clone(&connection.hang_up)).await.map(ReplyBody::Peer);
+    }
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let verb = match path {

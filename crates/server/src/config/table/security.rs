@@ -4,7 +4,6 @@ use super::Effect::{Nothing, Works};
 use super::Kind::{Bool, List, Origins, Set, Text, Unsigned};
 use super::{Flag, rows};
 
-const NO_CALLS: &str = "this version of Milepost calls no other members";
 const NO_AUTH: &str = "users cannot be switched on in this version";
 
 pub(super) const SECURITY: &[Flag] = rows! { Security:
@@ -19,15 +18,15 @@ pub(super) const SECURITY: &[Flag] = rows! { Security:
 "auto-tls"                      Bool, "false", Works, "Make a certificate for https URLs in DATA-DIR/fixtures/client.";
 "peer-cert-file"                Text, "",      Works, "Certificate (PEM) shown to other members on https peer URLs.";
 "peer-key-file"                 Text, "",      Works, "Key (PEM) of that certificate.";
-"peer-client-cert-file"         Text, "",      Nothing(NO_CALLS), "Certificate for calls to other members.";
-"peer-client-key-file"          Text, "",      Nothing(NO_CALLS), "Key of that certificate.";
+"peer-client-cert-file"         Text, "",      Works, "Certificate (PEM) for calls to other members; empty: that of --peer-cert-file.";
+"peer-client-key-file"          Text, "",      Works, "Key (PEM) of that certificate.";
 "peer-client-cert-auth"         Bool, "false", Works, "Other members must show a certificate of --peer-trusted-ca-file.";
 "peer-trusted-ca-file"          Text, "",      Works, "CA bundle (PEM) for other members; given, they must show a certificate.";
 "peer-auto-tls"                 Bool, "false", Works, "Make a certificate for https peer URLs in DATA-DIR/fixtures/peer.";
 "peer-crl-file"                 Text, "",      Works, "Revoked certificates of members (a DER list).";
 "peer-cert-allowed-cn"          List, "",      Works, "Common names of which a member's certificate must carry one.";
 "peer-cert-allowed-hostname"    List, "",      Works, "Host names of which a member's certificate must carry one.";
-"peer-skip-client-san-verification" Bool, "false", Nothing(super::clustering::PEERS), "Do not compare a member's address with its certificate.";
+"peer-skip-client-san-verification" Bool, "false", Works, "Do not compare a member's address with its certificate.";
 "self-signed-cert-validity"     Unsigned, "1", Works, "Years that a certificate of --auto-tls is good for.";
 "cipher-suites"                 List, "",      Works, "Cipher suites for TLS 1.2, by Go's names; empty: all good ones.";
 "tls-min-version"               Text, "TLS1.2", Works, "TLS1.2 or TLS1.3.";

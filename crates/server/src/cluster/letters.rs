@@ -1,0 +1,149 @@
+//! Between the node and the room that speaks to other members: the node's letters go out, what comes goes to the node.
+//!
+//! The node is told where to leave its letters before it starts, and only then is it known who it is. What it says
+//! meanwhile is lost, as on any network; who is in the cluster is kept.
+
+use std::io;
+use std::panic::Location;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use milepost_env::Clock;
+use milepost_machine::Membership;
+use milepost_node::log::{self, Log, Value};
+use milepost_node::{Letters, Node, SnapshotLetter};
+use milepost_peers::{Inbox, Journal, Level, TlsSettings, Transport, TransportConfig};
+use milepost_proto::raftpb;
+use milepost_types::MemberId;
+use parking_lot::Mutex;
+
+use crate::version::ETCD_VERSION;
+
+/// What is known before the node starts.
+pub struct Post {
+    peer_urls: Vec<String>,
+    tls: TlsSettings,
+    dial_timeout: Duration,
+    clock: Arc<dyn Clock>,
+    log: Arc<dyn Log>,
+    transport: OnceLock<Transport>,
+    /// Who is in the cluster, as it was told last. Held while the transport is told, so that an older word never comes
+    /// after a newer one.
+    membership: Mutex<Option<Arc<Membership>>>,
+}
+
+impl Post {
+    /// Of a member that others reach at `peer_urls`; `dial_timeout`: for one connection to another.
+    #[must_use]
+    pub fn new(
+        peer_urls: Vec<String>,
+        tls: TlsSettings,
+        dial_timeout: Duration,
+        clock: Arc<dyn Clock>,
+        log: Arc<dyn Log>,
+    ) -> Self {
+        let (transport, membership) = (OnceLock::new(), Mutex::new(None));
+        Self { peer_urls, tls, dial_timeout, clock, log, transport, membership }
+    }
+
+    /// Letters of `node` go out from now on, and others' reach it.
+    ///
+    /// # Errors
+    /// A file of TLS is no good.
+    pub fn open(&self, node: &Node) -> Result<&Transport, String> {
+        let status = node.status();
+        let config = TransportConfig {
+            member: status.member_id,
+            cluster: status.cluster_id,
+            peer_urls: self.peer_urls.clone(),
+            server_version: ETCD_VERSION.to_owned(),
+            tls: self.tls.clone(),
+            dial_timeout: self.dial_timeout,
+            clock: Arc::clone(&self.clock),
+            journal: Arc::new(ToLog(Arc::clone(&self.log))),
+        };
+        let transport = Transport::new(config, Arc::new(ToNode { node: node.clone(), log: Arc::clone(&self.log) }))?;
+        let membership = self.membership.lock();
+        let transport = self.transport.get_or_init(|| transport);
+        membership.iter().for_each(|membership| tell(transport, membership));
+        Ok(transport)
+    }
+
+    /// Says no more, and hears no more.
+    pub fn close(&self) {
+        self.transport.get().iter().for_each(|transport| transport.stop());
+    }
+}
+
+fn tell(transport: &Transport, membership: &Membership) {
+    let members: Vec<(MemberId, Vec<String>)> =
+        membership.members.iter().map(|(id, member)| (*id, member.peer_urls.clone())).collect();
+    transport.set_members(&members, membership.removed.iter().copied());
+}
+
+impl Letters for Post {
+    fn send(&self, messages: Vec<raftpb::Message>) {
+        if let Some(transport) = self.transport.get() {
+            transport.send(messages);
+        }
+    }
+
+    fn send_snapshot(&self, letter: SnapshotLetter) {
+        let SnapshotLetter { message, total_bytes, body } = letter;
+        if let Some(transport) = self.transport.get() {
+            transport.send_snapshot(message, total_bytes, Box::new(move |out| body.write(out)));
+        }
+    }
+
+    fn set_members(&self, membership: Arc<Membership>) {
+        let mut known = self.membership.lock();
+        if let Some(transport) = self.transport.get() {
+            tell(transport, &membership);
+        }
+        *known = Some(membership);
+    }
+}
+
+/// What comes for the node.
+struct ToNode {
+    node: Node,
+    log: Arc<dyn Log>,
+}
+
+impl Inbox for ToNode {
+    fn receive(&self, message: raftpb::Message) {
+        self.node.receive(message);
+    }
+
+    fn unreachable(&self, peer: MemberId) {
+        self.node.report_unreachable(peer);
+    }
+
+    fn snapshot_sent(&self, peer: MemberId, ok: bool) {
+        self.node.report_snapshot(peer, ok);
+    }
+
+    fn snapshot(&self, _message: raftpb::Message, _body: &mut dyn io::Read) -> Result<(), String> {
+        Err("this member cannot install a snapshot yet".into())
+    }
+
+    fn removed(&self) {
+        self.log.error("another member says that this one was removed from the cluster for good", &[]);
+    }
+}
+
+/// The transport's lines in the member's log.
+struct ToLog(Arc<dyn Log>);
+
+impl Journal for ToLog {
+    fn tell_at(&self, level: Level, caller: &'static Location<'static>, text: &str, fields: &[(&str, String)]) {
+        let level = match level {
+            Level::Debug => log::Level::Debug,
+            Level::Info => log::Level::Info,
+            Level::Warn => log::Level::Warn,
+            Level::Error => log::Level::Error,
+        };
+        let fields: Vec<(&str, Value)> = fields.iter().map(|(name, value)| (*name, value.as_str().into())).collect();
+        self.0.log_at(level, None, caller, text, &fields);
+    }
+}
