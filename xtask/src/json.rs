@@ -1,5 +1,7 @@
 //! Numbers out of the one-line, flat JSON object that `milepost bench --json` prints.
 
+use std::collections::BTreeMap;
+
 /// Value of the number field `name`; `None` when it is absent, null or not a number. The writer is ours and puts no
 /// braces or quotes of its own into names, so the first match is the field.
 pub fn number(object: &str, name: &str) -> Option<f64> {
@@ -7,6 +9,13 @@ pub fn number(object: &str, name: &str) -> Option<f64> {
     let rest = object.get(object.find(&marker)? + marker.len()..)?.trim_start();
     let end = rest.find([',', '}'])?;
     rest[..end].trim().parse().ok()
+}
+
+/// All number fields of a flat object, by name; of a name that stands twice, the first.
+pub fn numbers(object: &str) -> BTreeMap<String, f64> {
+    // Names have no quotes inside: every second piece between quotes is a name or a text.
+    let names = object.split('"').skip(1).step_by(2);
+    names.filter_map(|name| Some((name.to_owned(), number(object, name)?))).collect()
 }
 
 #[cfg(test)]
@@ -23,5 +32,8 @@ mod tests {
         assert_eq!(number(object, "command"), None);
         assert_eq!(number(object, "second"), None);
         assert_eq!(number("", "ops"), None);
+        let all = numbers(object);
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["max", "ops", "ops_per_second"]);
+        assert_eq!(all["max"], 7.0);
     }
 }

@@ -22,6 +22,7 @@ mod member;
 mod release;
 mod startup;
 mod stats;
+mod svg;
 mod tidy;
 mod trial;
 

@@ -48,10 +48,22 @@ impl Drop for Place {
     }
 }
 
+/// How a member speaks with its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// As it is by default.
+    Plain,
+    /// With a certificate that it makes for itself.
+    Tls,
+}
+
 /// A running server. Dropping it kills it as `kill -9` does.
 pub struct Member {
     child: Child,
     client: SocketAddr,
+    /// Where its health is asked for, without TLS.
+    health: SocketAddr,
+    wire: Wire,
     log: PathBuf,
     /// From the start of the process to the first answered request.
     pub start: Duration,
@@ -71,22 +83,40 @@ impl Member {
     /// # Errors
     /// It ended, or did not answer in time; the end of its log is in the text.
     pub fn start(program: &Path, place: &Place) -> Result<Member, String> {
+        Member::start_on(program, place, Wire::Plain)
+    }
+
+    /// The same, on `wire`.
+    ///
+    /// # Errors
+    /// As [`Member::start`].
+    pub fn start_on(program: &Path, place: &Place, wire: Wire) -> Result<Member, String> {
         let seat = seat("default".to_owned())?;
         let began = Instant::now();
-        let mut member = Member::spawn(program, place.path(), &seat, std::slice::from_ref(&seat))?;
+        let mut member = Member::spawn(program, place.path(), &seat, std::slice::from_ref(&seat), wire)?;
         member.wait(began).map_err(|problem| format!("{} {problem}", program.display()))?;
         Ok(member)
     }
 
-    fn spawn(program: &Path, dir: &Path, seat: &Seat, all: &[Seat]) -> Result<Member, String> {
+    fn spawn(program: &Path, dir: &Path, seat: &Seat, all: &[Seat], wire: Wire) -> Result<Member, String> {
         let log = dir.join("log");
         let file = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let url = |address: SocketAddr| format!("http://{address}");
         let cluster: Vec<String> = all.iter().map(|seat| format!("{}={}", seat.name, url(seat.peer))).collect();
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        let mut health = seat.client;
+        let client = match wire {
+            Wire::Plain => url(seat.client),
+            Wire::Tls => {
+                [health, _] = free_ports().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
+                command.args(["--auto-tls", "--listen-metrics-urls", &url(health)]);
+                format!("https://{}", seat.client)
+            }
+        };
+        let child = command
             .args(["--name", &seat.name, "--data-dir"])
             .arg(dir.join("data"))
-            .args(["--listen-client-urls", &url(seat.client), "--advertise-client-urls", &url(seat.client)])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &url(seat.peer), "--initial-advertise-peer-urls", &url(seat.peer)])
             .args(["--initial-cluster", &cluster.join(",")])
             .stdin(Stdio::null())
@@ -94,7 +124,7 @@ impl Member {
             .stderr(file)
             .spawn()
             .map_err(|error| format!("{}: {error}", program.display()))?;
-        Ok(Member { child, client: seat.client, log, start: Duration::ZERO })
+        Ok(Member { child, client: seat.client, health, wire, log, start: Duration::ZERO })
     }
 
     fn wait(&mut self, began: Instant) -> Result<(), String> {
@@ -104,7 +134,7 @@ impl Member {
     }
 
     fn wait_healthy(&mut self, began: Instant) -> Result<(), String> {
-        while !healthy(self.client) {
+        while !healthy(self.health) {
             if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
                 return Err(format!("ended by itself ({status})"));
             }
@@ -116,9 +146,12 @@ impl Member {
         Ok(())
     }
 
-    /// Its client address.
+    /// Its client address; with its scheme if that is https.
     pub fn client(&self) -> String {
-        self.client.to_string()
+        match self.wire {
+            Wire::Plain => self.client.to_string(),
+            Wire::Tls => format!("https://{}", self.client),
+        }
     }
 
     /// Its process number.
@@ -133,6 +166,11 @@ impl Drop for Member {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lets servers be for so long, for what only time brings about: idle timers, a load that has begun.
+pub fn leave_alone(length: Duration) {
+    std::thread::sleep(length);
 }
 
 /// Members of one cluster, all on this machine.
@@ -151,7 +189,7 @@ impl Cluster {
         for seat in &seats {
             let dir = place.path().join(&seat.name);
             std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            members.push(Member::spawn(program, &dir, seat, &seats)?);
+            members.push(Member::spawn(program, &dir, seat, &seats, Wire::Plain)?);
         }
         for (member, seat) in members.iter_mut().zip(&seats) {
             member.wait(began).map_err(|problem| format!("{}, {} {problem}", program.display(), seat.name))?;

@@ -110,6 +110,8 @@ pub struct Options {
     pub val_size: usize,
     /// How many different keys.
     pub key_space: u64,
+    /// Nothing is loaded or counted before reads.
+    pub loaded: bool,
     /// Keys in order instead of drawn.
     pub sequential: bool,
     /// What the draw depends on.
@@ -197,6 +199,7 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
         key_size,
         val_size,
         key_space: key_space(name, given, key_size, &command)?,
+        loaded: given.switch("--loaded")?,
         sequential: given.switch("--sequential")?,
         seed: given.count("--seed", 0, u64::MAX)?.unwrap_or(1),
         serializable: serializable(given)?,
@@ -387,13 +390,13 @@ mod tests {
     fn given_flags_arrive() {
         let options = parse_line(
             "range --endpoints http://a:1,b:2 --clients 3 --total 7 --consistency s --seed 9 --sequential --json \
-             --server-pid 12,13 --rate 2000 --warmup 1s --timeout 2s --key-size 16 --val-size 0",
+             --server-pid 12,13 --rate 2000 --warmup 1s --timeout 2s --key-size 16 --val-size 0 --loaded",
         )
         .unwrap();
         assert_eq!(options.shape.endpoints.len(), 2);
         assert_eq!((options.shape.conns, options.shape.clients), (3, 3), "no more connections than clients");
         assert_eq!(options.until, Until::Total(7));
-        assert!(options.serializable && options.sequential && options.json);
+        assert!(options.serializable && options.sequential && options.json && options.loaded);
         assert_eq!((options.seed, options.rate), (9, Some(2000.0)));
         assert_eq!(options.server_pids, [12, 13]);
         assert_eq!((options.warmup, options.patience), (Duration::from_secs(1), Duration::from_secs(2)));

@@ -183,6 +183,7 @@ fn kube(options: &Options, keys: &Arc<Keys>, page: u64, crowd: Crowd, before: &U
 fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
     let load = Load::connect(&options.shape, options.patience)?;
     match options.command {
+        _ if options.loaded => {}
         Command::Range => fill(&load, keys, false)?,
         Command::List { .. } | Command::TxnMixed { .. } => fill(&load, keys, true)?,
         _ => {}

@@ -158,6 +158,13 @@ pub const FLAGS: &[Flag] = &[
         help: "number of different keys (100000; list, kube: 10000; watch, watch-latency: 1)",
         commands: KEYED_OR_WATCH,
     },
+    Flag {
+        name: "--loaded",
+        value: "",
+        default: "",
+        help: "the keys are there: neither count nor load them first",
+        commands: READS,
+    },
     Flag { name: "--sequential", value: "", default: "", help: "keys in order instead of drawn", commands: DRAWN },
     Flag { name: "--seed", value: "N", default: "1", help: "same seed, same keys in the same order", commands: DRAWN },
     Flag {
