@@ -10,6 +10,7 @@ use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
 
+use crate::cluster::discovery;
 use crate::cluster::forming::{self, Place};
 use crate::cluster::letters::Post;
 use crate::config::cluster;
@@ -126,6 +127,16 @@ impl End {
         Self { level: Level::Fatal, message: "discovery failed", refusal: refusal.into(), code: 1 }
     }
 
+    fn discovered(why: discovery::Failed) -> Self {
+        match why {
+            discovery::Failed::Look(refusal) => Self::start(refusal),
+            discovery::Failed::Join(refusal) => {
+                let message = "failed to bootstrap; discovery token was already used";
+                Self { level: Level::Warn, message, refusal, code: 1 }
+            }
+        }
+    }
+
     fn wired(fault: wiring::Fault) -> Self {
         Self { message: fault.message, ..Self::start(fault.refusal) }
     }
@@ -193,7 +204,7 @@ enum Stop {
 }
 
 fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, End> {
-    let (config, notes) = checked(settings, &**log)?;
+    let (mut config, notes) = checked(settings, &**log)?;
     tell(&notes, &**log);
     if config.unsafe_no_fsync {
         log.warn(
@@ -206,6 +217,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     // Ports first: a member that other members could not reach must not touch its directory.
     let peer_port = PeerPort::hold(&config.addresses.listen_peer, config.reuse_port).map_err(End::start)?;
     let has_log = forming::has_log(&config.wal_dir());
+    discovery::resolve(&mut config, has_log, &**log).map_err(End::discovered)?;
     let place = place(&config, has_log, &**log)?;
     config.security.check_token().map_err(End::start)?;
     let compaction = config.compaction().map_err(End::start)?;

@@ -67,6 +67,9 @@ pub fn say(config: &Config, compaction: CompactionMode, was_here: bool, log: &dy
             ("feature-gates", config.gates.text().into()),
             ("auto-compaction-mode", config.auto_compaction().0.into()),
             ("auto-compaction-retention", retention.into()),
+            ("discovery-token", config.discovery.service.token.as_str().into()),
+            ("discovery-endpoints", config.discovery.service.endpoints.join(",").into()),
+            ("discovery-srv", config.discovery.srv.as_str().into()),
         ],
     );
 }

@@ -1,5 +1,6 @@
 //! This member among others: how it finds them, and what it watches over.
 
 pub mod ask;
+pub mod discovery;
 pub mod forming;
 pub mod letters;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::addresses::{Addresses, default_host};
 use super::compaction::CompactionMode;
+use super::discovery::Discovery;
 use super::gates::Gates;
 use super::security::Security;
 use super::settings::{Note, Refusal, Settings};
@@ -43,6 +44,10 @@ pub struct Config {
     pub is_new_cluster: bool,
     /// Keeps clusters apart.
     pub token: String,
+    /// Where the members of a new cluster find each other, if `initial_cluster` does not say so.
+    pub discovery: Discovery,
+    /// The name that other members' certificates carry, if not that of their URLs.
+    pub peer_server_name: Option<String>,
     /// Applied entries between two Raft snapshots; never 0.
     pub snapshot_count: u64,
     /// Entries kept behind a Raft snapshot; never 0.
@@ -147,7 +152,7 @@ impl Config {
             notes.push(Note::warning(message).with("name", name.clone()));
         }
         let security = Security::new(settings)?;
-        settings.refuse_unsafe()?;
+        let discovery = Discovery::new(settings)?;
         notes.extend(settings.without_effect());
         if text("logger") == "capnslog" {
             notes.push(Note::warning("--logger=capnslog is gone since etcd 3.5: lines are structured"));
@@ -176,7 +181,13 @@ impl Config {
             addresses,
             initial_cluster,
             is_new_cluster: text("initial-cluster-state") == "new",
-            token: text("initial-cluster-token").to_owned(),
+            // Who meets at another etcd has told each other one word already.
+            token: match discovery.service.token.as_str() {
+                "" => text("initial-cluster-token").to_owned(),
+                token => token.to_owned(),
+            },
+            discovery,
+            peer_server_name: None,
             snapshot_count: read.nonzero("snapshot-count", 10_000),
             catch_up_entries: read.nonzero("snapshot-catchup-entries", 5_000),
             max_snapshots: read.size("max-snapshots"),

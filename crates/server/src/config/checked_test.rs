@@ -124,14 +124,21 @@ fn complaints_are_etcds() {
 
 #[test]
 fn what_this_version_cannot_keep_its_word_on_is_refused() {
-    for (args, part) in [
-        (&["--discovery-endpoints=e", "--discovery-token=t"][..], "--discovery-endpoints"),
-        (&["--discovery-srv=example.com"], "--discovery-srv"),
-        (&["--auth-token=jwt,pub-key=a,sign-method=RS256"], "--auth-token"),
-    ] {
-        let why = both(args).unwrap_err();
-        assert!(why.contains(part) && why.contains("no effect"), "{args:?}: {why}");
-    }
+    let why = both(&["--auth-token=jwt,pub-key=a,sign-method=RS256"]).unwrap_err();
+    assert!(why.contains("--auth-token") && why.contains("no effect"), "{why}");
+}
+
+#[test]
+fn who_is_discovered_is_not_named() {
+    let (config, notes) = both(&["--name=x", "--discovery-endpoints=b,a", "--discovery-token=t"]).unwrap();
+    assert_eq!((config.initial_cluster.as_str(), config.token.as_str()), ("", "t"));
+    assert_eq!(config.discovery.service.endpoints, ["a", "b"]);
+    assert!(notes.iter().all(|note| !note.message.contains("no effect")), "{notes:?}");
+    let (config, _) = both(&["--name=x", "--discovery-srv=example.com", "--discovery-srv-name=blue"]).unwrap();
+    assert_eq!((config.initial_cluster.as_str(), config.token.as_str()), ("", "etcd-cluster"));
+    assert_eq!((config.discovery.srv.as_str(), config.discovery.srv_name.as_str()), ("example.com", "blue"));
+    let why = both(&["--discovery-endpoints=a", "--discovery-token=t", "--discovery-user=u"]).unwrap_err();
+    assert!(why.contains("--discovery-user=u"), "{why}");
 }
 
 #[test]

@@ -250,7 +250,6 @@ fn nested(
     Ok(())
 }
 
-/// Only what switches discovery on is read: it is refused then.
 fn discovery(value: &YamlOwned, settings: &mut Settings) -> Result<(), UsageError> {
     let Some(map) = mapping("configYAML.Config.discovery-config of type v3discovery.DiscoveryConfig", value)? else {
         return Ok(());
@@ -262,18 +261,51 @@ fn discovery(value: &YamlOwned, settings: &mut Settings) -> Result<(), UsageErro
                 set_named("discovery-token", text, settings);
             }
             "client" => {
-                let Some(client) =
-                    mapping("configYAML.Config.discovery-config.client of type clientv3.ConfigSpec", value)?
-                else {
-                    continue;
-                };
-                for (inner, value) in sorted(client).into_iter().filter(|(inner, _)| inner == "endpoints") {
-                    let text =
-                        typed(&format!("ConfigSpec.Config.discovery-config.client.{inner}"), Shape::Texts, value)?;
-                    set_named("discovery-endpoints", text, settings);
+                let holder = "configYAML.Config.discovery-config.client of type clientv3.ConfigSpec";
+                let Some(client) = mapping(holder, value)? else { continue };
+                for (inner, value) in sorted(client) {
+                    discovery_client(&inner, value, settings)?;
                 }
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How the etcd is reached at which members meet. The sizes of messages there are not ours to bound; they are passed over.
+fn discovery_client(key: &str, value: &YamlOwned, settings: &mut Settings) -> Result<(), UsageError> {
+    let path = format!("Config.discovery-config.client.{key}");
+    let (kind, names): (&str, &[(&str, &str)]) = match key {
+        "endpoints" => {
+            let text = typed(&format!("ConfigSpec.{path}"), Shape::Texts, value)?;
+            set_named("discovery-endpoints", text, settings);
+            return Ok(());
+        }
+        "dial-timeout" | "request-timeout" | "keepalive-time" | "keepalive-timeout" => {
+            let text = typed(&format!("ConfigSpec.{path}"), Shape::Nanos, value)?;
+            set_named(&format!("discovery-{key}"), text, settings);
+            return Ok(());
+        }
+        "secure" => (
+            "SecureConfig",
+            &[
+                ("cert", "discovery-cert"),
+                ("key", "discovery-key"),
+                ("cacert", "discovery-cacert"),
+                ("insecure-transport", "discovery-insecure-transport"),
+                ("insecure-skip-tls-verify", "discovery-insecure-skip-tls-verify"),
+            ],
+        ),
+        "auth" => ("AuthConfig", &[("username", "discovery-user"), ("password", "discovery-password")]),
+        _ => return Ok(()),
+    };
+    let Some(map) = mapping(&format!("configYAML.{path} of type clientv3.{kind}"), value)? else { return Ok(()) };
+    for (inner, value) in sorted(map) {
+        let flag = names.iter().find(|(known, _)| *known == inner).and_then(|(_, name)| find(name));
+        let Some(flag) = flag else { continue };
+        if let Some(text) = typed(&format!("{kind}.{path}.{inner}"), Shape::of(flag), value)? {
+            settings.set(flag, text);
         }
     }
     Ok(())

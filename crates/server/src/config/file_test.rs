@@ -31,7 +31,7 @@ fn every_shape_of_value_is_read() {
          \x20 allowed-cn: [a, b]\n\
          \x20 allowed-hostname: [h]\n\
          socket-options: {reuse-port: true}\n\
-         discovery-config: {token: t, client: {endpoints: [e1, e2]}}\n\
+         discovery-config: {token: t, client: {endpoints: [e1, e2], dial-timeout: 7, secure: {cacert: ca, insecure-transport: no}, auth: {username: u, password: p}}}\n\
          experimental-snapshot-catch-up-entries: 7\n\
          cert-file: not-here\n",
     )
@@ -54,6 +54,11 @@ fn every_shape_of_value_is_read() {
         ("socket-reuse-port", "true"),
         ("discovery-token", "t"),
         ("discovery-endpoints", "e1,e2"),
+        ("discovery-dial-timeout", "7ns"),
+        ("discovery-cacert", "ca"),
+        ("discovery-insecure-transport", "false"),
+        ("discovery-user", "u"),
+        ("discovery-password", "p"),
         ("snapshot-catchup-entries", "7"),
     ] {
         assert_eq!(settings.text(name), value, "{name}");

@@ -55,7 +55,6 @@ fn remark(flag: &Flag) -> Option<String> {
     match flag.effect {
         Effect::Works => None,
         Effect::Nothing(why) => Some(format!("Without effect: {why}.")),
-        Effect::Refused(why) => Some(format!("Refused: {why}.")),
     }
 }
 

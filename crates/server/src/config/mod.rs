@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod cluster;
+pub mod discovery;
 pub mod gates;
 pub mod logging;
 pub mod security;

@@ -138,26 +138,13 @@ impl Settings {
             .changed()
             .filter_map(|flag| match flag.effect {
                 Effect::Nothing(why) => Some(format!("--{}: {why}", flag.name)),
-                Effect::Works | Effect::Refused(_) => None,
+                Effect::Works => None,
             })
             .collect();
         if idle.is_empty() {
             return None;
         }
         Some(Note::warning("some flags are accepted and have no effect").with("flags", idle.join("; ")))
-    }
-
-    /// The first flag that must not be ignored.
-    ///
-    /// # Errors
-    /// Its name, and why.
-    pub fn refuse_unsafe(&self) -> Result<(), Refusal> {
-        for flag in self.changed() {
-            if let Effect::Refused(why) = flag.effect {
-                return Err(Refusal::new(format!("--{} has no effect in this version of Milepost", flag.name), why));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -266,13 +253,6 @@ mod tests {
         assert!(note.is_warning);
         let flags = &note.fields[0].1;
         assert!(flags.starts_with("--corrupt-check-time: ") && flags.contains("; --max-learners: "), "{flags}");
-    }
-
-    #[test]
-    fn what_would_be_unsafe_to_ignore_is_refused() {
-        assert_eq!(settings(&[("discovery-srv", ""), ("peer-auto-tls", "t")]).refuse_unsafe(), Ok(()));
-        let refusal = settings(&[("discovery-srv", "example.com")]).refuse_unsafe().unwrap_err();
-        assert!(refusal.complaint.contains("--discovery-srv"), "{refusal:?}");
     }
 
     #[test]

@@ -1,15 +1,11 @@
 //! How the cluster forms.
 
-use super::Effect::{Nothing, Refused, Works};
+use super::Effect::{Nothing, Works};
 use super::Kind::{Bool, Choice, Choices, Set, Span, Text, Urls};
 use super::{Flag, rows};
 
 /// Why flags about other members do nothing.
 pub(super) const PEERS: &str = "it concerns other members, and this version runs alone";
-
-const DISCOVERY: &str = "it belongs to --discovery-endpoints, which is refused";
-const DISCOVER: &str =
-    "this version of Milepost forms a cluster of one: name the member itself in --initial-cluster instead";
 
 pub(super) const CLUSTERING: &[Flag] = rows! { Clustering:
 "initial-advertise-peer-urls"   Urls, "http://localhost:2380",         Works, "Peer URLs of this member as other members reach them.";
@@ -17,21 +13,21 @@ pub(super) const CLUSTERING: &[Flag] = rows! { Clustering:
 "initial-cluster-state"         Choice(&["new", "existing"]), "new",   Works, "new to form a cluster, existing to join one.";
 "initial-cluster-token"         Text, "etcd-cluster",                  Works, "Keeps clusters that are formed alike apart.";
 "advertise-client-urls"         Urls, "http://localhost:2379",         Works, "Client URLs of this member as clients reach them.";
-"discovery-endpoints"           Set,  "",       Refused(DISCOVER),   "Endpoints of another etcd through which members find each other.";
-"discovery-token"               Text, "",       Refused(DISCOVER),   "The cluster's token at the discovery endpoints.";
-"discovery-dial-timeout"        Span, "2s",     Nothing(DISCOVERY),  "Longest time to connect to a discovery endpoint.";
-"discovery-request-timeout"     Span, "5s",     Nothing(DISCOVERY),  "Longest time for a discovery request.";
-"discovery-keepalive-time"      Span, "2s",     Nothing(DISCOVERY),  "Ping discovery endpoints this often.";
-"discovery-keepalive-timeout"   Span, "6s",     Nothing(DISCOVERY),  "Longest time for a ping's answer.";
-"discovery-insecure-transport"  Bool, "true",   Nothing(DISCOVERY),  "Talk to discovery endpoints without TLS.";
-"discovery-insecure-skip-tls-verify" Bool, "false", Nothing(DISCOVERY), "Do not check the certificate of discovery endpoints.";
-"discovery-cert"                Text, "",       Nothing(DISCOVERY),  "Client certificate for discovery.";
-"discovery-key"                 Text, "",       Nothing(DISCOVERY),  "Key of that certificate.";
-"discovery-cacert"              Text, "",       Nothing(DISCOVERY),  "CA bundle for discovery endpoints.";
-"discovery-user"                Text, "",       Nothing(DISCOVERY),  "User for discovery, or user:password.";
-"discovery-password"            Text, "",       Nothing(DISCOVERY),  "Password for discovery.";
-"discovery-srv"                 Text, "",       Refused(DISCOVER),   "DNS domain whose SRV records name the members.";
-"discovery-srv-name"            Text, "",       Refused(DISCOVER),   "Suffix of the SRV service names.";
+"discovery-endpoints"           Set,  "",       Works,              "Endpoints of another etcd through which members find each other.";
+"discovery-token"               Text, "",       Works,              "The cluster's token at the discovery endpoints.";
+"discovery-dial-timeout"        Span, "2s",     Works,              "Longest time to connect to a discovery endpoint.";
+"discovery-request-timeout"     Span, "5s",     Works,              "Longest time for a discovery request.";
+"discovery-keepalive-time"      Span, "2s",     Works,              "Ping discovery endpoints this often.";
+"discovery-keepalive-timeout"   Span, "6s",     Works,              "Longest time for a ping's answer.";
+"discovery-insecure-transport"  Bool, "true",   Works,              "Talk to discovery endpoints without TLS.";
+"discovery-insecure-skip-tls-verify" Bool, "false", Works,             "Do not check the certificate of discovery endpoints.";
+"discovery-cert"                Text, "",       Works,              "Client certificate for discovery.";
+"discovery-key"                 Text, "",       Works,              "Key of that certificate.";
+"discovery-cacert"              Text, "",       Works,              "CA bundle for discovery endpoints.";
+"discovery-user"                Text, "",       Works,              "User for discovery, or user:password.";
+"discovery-password"            Text, "",       Works,              "Password for discovery.";
+"discovery-srv"                 Text, "",       Works,              "DNS domain whose SRV records name the members.";
+"discovery-srv-name"            Text, "",       Works,              "Suffix of the SRV service names.";
 "discovery-fallback"            Choice(&["exit", "proxy"]), "exit", Works, "What to do when discovery fails; proxy is refused, as etcd does.";
 "strict-reconfig-check"         Bool, "true",   Nothing(PEERS),      "Refuse member changes that would lose the quorum.";
 "pre-vote"                      Bool, "true",   Works,               "Ask before standing for election, so that a member that comes back does not disturb.";

@@ -48,8 +48,6 @@ pub enum Effect {
     Works,
     /// Is read and checked, and said to do nothing when set away from its default; why.
     Nothing(&'static str),
-    /// Ends the start when set away from its default, because ignoring it would be unsafe; why.
-    Refused(&'static str),
 }
 
 /// Where a flag stands on the help page.
