@@ -13,6 +13,7 @@ mod page;
 mod tree;
 mod whole;
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
@@ -25,7 +26,7 @@ use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions,
 use parking_lot::{Mutex, RwLock};
 
 use map::Map;
-use note::{Note, Summer};
+use note::{Looked, Note, Summer};
 use page::{Fault, Found, Meta, Tree, fault};
 pub use tree::RecordCheck;
 use tree::{Pages, Seen, Walk};
@@ -96,6 +97,8 @@ struct Examined {
     summer: Summer,
     /// The transaction whose note was found right; 0: there was none.
     noted: u64,
+    /// A meta page with the note of a commit that is as if it had not been, and the size of pages.
+    orphan: Option<(u64, usize)>,
 }
 
 /// A committed state: where its tables begin.
@@ -165,6 +168,12 @@ impl LmdbEngine {
         let unsynced = path.join(UNSYNCED);
         let was_unsynced = unsynced.exists();
         let examined = if is_new { Examined::default() } else { examine(&data, was_unsynced)? };
+        if let Some((number, page_size)) = examined.orphan {
+            // Durable with the next commit's pages, and so before its meta page.
+            let erased =
+                OpenOptions::new().write(true).open(&data).and_then(|file| Note::erase(number, &file, page_size));
+            erased.map_err(io(&data, "take a note away from"))?;
+        }
         if options.no_sync && !was_unsynced {
             // Durable before anything that will not be.
             let made = File::create(&unsynced).and_then(|mark| mark.sync_all());
@@ -267,8 +276,13 @@ fn examine(data: &Path, in_doubt: bool) -> Result<Examined, EngineError> {
 }
 
 fn examine_map(map: &Map, in_doubt: bool) -> Found<Examined> {
-    let (meta, page, noted) = newest_meta(map)?;
-    let mut examined = Examined::default();
+    let (meta, page, noted) = newest_meta(map, in_doubt)?;
+    let orphan = |number: &u64| {
+        let page = map.bytes(number * meta.page_size as u64, meta.page_size);
+        page.and_then(Note::parse).is_some_and(|note| note.transaction > meta.transaction)
+    };
+    let orphan = (0..2).find(orphan).map(|number| (number, meta.page_size));
+    let mut examined = Examined { orphan, ..Examined::default() };
     if meta.main.is_empty() {
         return Ok(examined);
     }
@@ -288,7 +302,7 @@ fn examine_map(map: &Map, in_doubt: bool) -> Found<Examined> {
 }
 
 /// The meta page that counts, and its note if it has its own.
-fn newest_meta(map: &Map) -> Found<(Meta, &[u8], Option<Note>)> {
+fn newest_meta(map: &Map, in_doubt: bool) -> Found<(Meta, &[u8], Option<Note>)> {
     let first = map.bytes(0, page::META_LEN).map_or_else(|| fault(0, "is cut"), |bytes| Meta::parse(0, bytes))?;
     let size = first.page_size;
     let mut newest = None;
@@ -299,10 +313,11 @@ fn newest_meta(map: &Map) -> Found<(Meta, &[u8], Option<Note>)> {
             return fault(number, format!("names pages of {} bytes, the other of {size}", meta.page_size));
         }
         let note = Note::parse(bytes);
-        // A commit that died before its note leaves the one of two commits before; a power cut may have kept the note of a
-        // commit and not its meta, which is as if it had not been.
-        let is_near = |note: &Note| note.transaction.abs_diff(meta.transaction) <= 2;
-        if let Some(note) = note.filter(|note| !is_near(note)) {
+        // A commit that died before its note leaves an older one, as does a version that leaves none: it says nothing. A
+        // power cut may have kept the note of a commit and not its meta, which is as if it had not been. But the note of one
+        // later than that tells of a page that was synced and is gone, unless nothing was ever synced.
+        let is_ahead = |note: &Note| note.transaction > meta.transaction + 2;
+        if let Some(note) = note.filter(|note| is_ahead(note) && !in_doubt) {
             return fault(number, format!("is of transaction {}, its note of {}", meta.transaction, note.transaction));
         }
         if newest.as_ref().is_none_or(|(newest, ..): &(Meta, _, _)| newest.transaction < meta.transaction) {
@@ -389,7 +404,9 @@ impl Engine for LmdbEngine {
     fn write(&self) -> Result<Box<dyn WriteTxn + '_>, EngineError> {
         let txn = self.env.write_txn().map_err(|e| self.error("begin write")(e))?;
         let committed = *self.newest.read();
-        Ok(Box::new(LmdbWrite { engine: self, txn, committed, appended: 0 }))
+        let known = self.notes.lock().summer.known();
+        self.found(known.compare_lists(self.pages(committed.last_page)))?;
+        Ok(Box::new(LmdbWrite { engine: self, txn, committed, looked: RefCell::new(Looked::new(known)), appended: 0 }))
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -489,28 +506,35 @@ impl LmdbEngine {
         Pages { map: &self.map, page_size: self.page_size, last_page, seen: &self.seen, check: self.check }
     }
 
-    /// The state after `transaction`, which a read transaction keeps; `None`: its meta page tells of a later one.
+    /// The state after `transaction`, which a read transaction keeps; `None`: its meta page tells of a later one, or may
+    /// be about to.
     fn state_of(&self, transaction: u64) -> Result<Option<State>, EngineError> {
         let newest = *self.newest.read();
         if newest.transaction == transaction {
             return Ok(Some(newest));
         }
-        let (meta, _) = self.found(self.meta(transaction % 2))?;
+        let page = self.found(self.meta_page(transaction % 2))?;
+        // The next commit but one writes that page, and nobody does before the next one is through.
+        if self.env.info().last_txn_id as u64 != transaction {
+            return Ok(None);
+        }
+        let meta = self.found(Meta::parse(transaction % 2, &page))?;
         if meta.transaction != transaction {
             return Ok(None);
         }
         self.found(self.state(&meta)).map(Some)
     }
 
-    /// A copy of meta page `number` that stood still while it was taken.
+    /// A copy of meta page `number`, which a commit may be writing.
+    fn meta_page(&self, number: u64) -> Found<Vec<u8>> {
+        let page = self.map.moving(number * self.page_size as u64, self.page_size);
+        page.map_or_else(|| fault(number, "is cut"), Ok)
+    }
+
+    /// Meta page `number`, by the only one who writes it.
     fn meta(&self, number: u64) -> Found<(Meta, Vec<u8>)> {
-        loop {
-            let read = || self.map.bytes(number * self.page_size as u64, self.page_size).map(<[u8]>::to_vec);
-            let (Some(page), Some(again)) = (read(), read()) else { return fault(number, "is cut") };
-            if page[..page::META_LEN] == again[..page::META_LEN] {
-                return Ok((Meta::parse(number, &page)?, page));
-            }
-        }
+        let page = self.meta_page(number)?;
+        Ok((Meta::parse(number, &page)?, page))
     }
 
     /// Where the tables of the state of `meta` begin.
@@ -538,7 +562,10 @@ impl LmdbEngine {
         }
         let state = self.found(self.state(meta))?;
         if notes.noted != meta.transaction {
+            let before = notes.summer.known();
             let checksum = self.found(notes.summer.sum(self.pages(meta.last_page), meta, page))?;
+            // Some of these hold something else now. No reader can still reach what was there.
+            before.free().iter().for_each(|page| self.seen.forget(*page));
             let note = Note { transaction: meta.transaction, checksum };
             let io = |source| EngineError::Io { path: self.data(), action: "note a commit", source };
             note.write(&notes.file, self.page_size).map_err(io)?;
@@ -627,6 +654,7 @@ struct LmdbWrite<'e> {
     txn: RwTxn<'e>,
     /// What the transaction began with: pages that it has not changed are still those.
     committed: State,
+    looked: RefCell<Looked>,
     /// Tables whose end has been looked at, a bit each.
     appended: u32,
 }
@@ -635,7 +663,8 @@ impl LmdbWrite<'_> {
     /// Looks at the pages that LMDB is about to change: it would carry what is wrong with them on into new ones.
     fn look_at(&self, table: Table, key: &[u8], beside: bool) -> Result<(), EngineError> {
         let pages = self.engine.pages(self.committed.last_page);
-        self.engine.found(pages.look_at(&self.committed.tables[table.slot()], key, beside))
+        let looked = &mut self.looked.borrow_mut();
+        self.engine.found(pages.look_at(&self.committed.tables[table.slot()], key, beside, looked))
     }
 }
 
@@ -679,3 +708,7 @@ impl WriteTxn for LmdbWrite<'_> {
         engine.leave_note()
     }
 }
+
+#[cfg(test)]
+#[path = "lmdb/damage_test.rs"]
+mod damage_test;

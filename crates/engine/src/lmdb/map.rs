@@ -54,6 +54,26 @@ impl Map {
         Some(unsafe { std::slice::from_raw_parts(self.base.cast::<u8>().add(offset as usize), len) })
     }
 
+    /// A copy of `len` bytes from `offset` on, both multiples of eight, which may be written meanwhile: words of before and
+    /// after may be mixed in it, as they were read, and the compiler takes no two reads for one. `None`: the file is not
+    /// that long.
+    #[expect(unsafe_code, reason = "reading what another thread may write")]
+    pub fn moving(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
+        assert!(offset.is_multiple_of(8) && len.is_multiple_of(8), "words");
+        let end = offset.checked_add(len as u64)?;
+        if end > self.len as u64 || (end > self.file_len() && end > self.measure()) {
+            return None;
+        }
+        let mut copy = Vec::with_capacity(len);
+        for at in (offset as usize..end as usize).step_by(8) {
+            // SAFETY: the word lies inside the mapping and inside the file, as in `bytes`; a mapping begins at a page, so it
+            // is aligned. No reference to it is made.
+            let word = unsafe { self.base.cast::<u8>().add(at).cast::<u64>().read_volatile() };
+            copy.extend_from_slice(&word.to_ne_bytes());
+        }
+        Some(copy)
+    }
+
     fn measure(&self) -> u64 {
         let len = self.file.metadata().map_or(0, |metadata| metadata.len());
         self.file_len.fetch_max(len, Ordering::Relaxed).max(len)

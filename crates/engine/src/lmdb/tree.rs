@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::map::Map;
+use super::note::Looked;
 use super::page::{Fault, Found, HEADER_LEN, Kind, MAX_DEPTH, Node, Page, Tree, Value, check_overflow, fault};
 use crate::Pair;
 
@@ -39,9 +40,17 @@ impl Seen {
         Some((&words[(page % PIECE_PAGES / 64) as usize], 1 << (page % 64)))
     }
 
-    fn has(&self, page: u64) -> bool {
+    pub fn has(&self, page: u64) -> bool {
         !self.given_up.load(Ordering::Acquire)
             && self.place(page).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    /// Forgets `page`: something else will be there.
+    pub fn forget(&self, page: u64) {
+        let piece = self.pieces.get((page / PIECE_PAGES) as usize).and_then(OnceLock::get);
+        if let Some(words) = piece {
+            words[(page % PIECE_PAGES / 64) as usize].fetch_and(!(1 << (page % 64)), Ordering::Relaxed);
+        }
     }
 
     fn add(&self, page: u64) {
@@ -177,11 +186,9 @@ impl<'m> Pages<'m> {
         Ok(None)
     }
 
-    /// Looks at the leaves that a change of `key` may touch: its own, and with `beside` those next to it.
-    pub fn look_at(&self, tree: &Tree, key: &[u8], beside: bool) -> Found<()> {
-        if !beside {
-            return self.find(tree, key).map(drop);
-        }
+    /// Looks at the pages that a change of `key` may touch: the leaf and the branches above it, and with `beside` those
+    /// next to each. Branches are compared with what is known of them.
+    pub fn look_at(&self, tree: &Tree, key: &[u8], beside: bool, known: &mut Looked) -> Found<()> {
         if tree.is_empty() {
             return Ok(());
         }
@@ -189,12 +196,14 @@ impl<'m> Pages<'m> {
         let levels = depth(tree)?;
         for level in 1..levels {
             let branch = self.page(number, Kind::Branch)?;
+            known.compare(branch)?;
             let slot = branch.way_to(key)?;
-            if level + 1 == levels {
-                for near in
-                    [slot.checked_sub(1), Some(slot + 1)].into_iter().flatten().filter(|near| *near < branch.len())
-                {
+            let near = [slot.checked_sub(1), Some(slot + 1)].into_iter().flatten().filter(|near| *near < branch.len());
+            for near in near.filter(|_| beside) {
+                if level + 1 == levels {
                     self.leaf(branch.child(near)?, self.fence(branch, near, fence)?)?;
+                } else {
+                    known.compare(self.page(branch.child(near)?, Kind::Branch)?)?;
                 }
             }
             fence = self.fence(branch, slot, fence)?;
