@@ -303,7 +303,7 @@ pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault
         identity,
         trusted_ca_file: Some(&peer.trusted_ca_file).filter(|name| !name.is_empty()).map(PathBuf::from),
         skip_verify: is_self_made,
-        server_name: None,
+        server_name: config.peer_server_name.clone(),
         // As in etcd, names are compared only where there is a certificate of our own.
         allowed_hostnames: if has_names { peer.allowed_hostname.clone() } else { Vec::new() },
         allowed_cns: if has_names { peer.allowed_cn.clone() } else { Vec::new() },
