@@ -11,7 +11,7 @@ use crate::shell::defragmenter::{self, DefragmentDone};
 use crate::shell::duties::Duties;
 use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
-use crate::shell::raft_loop::{Command, RaftLoop, TellStatus};
+use crate::shell::raft_loop::{Command, RaftLoop, Succession, TellStatus};
 use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
 use crate::waiter::{Completion, NodeError, Waiter};
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -177,6 +178,77 @@ impl Node {
     /// Hands leadership to `to`, if this member leads. Watch the leader to learn of the result.
     pub fn transfer_leader(&self, to: MemberId) {
         let _ = self.inner.shared.to_raft.push(Command::Input(Input::TransferLeader(to.0)));
+    }
+
+    /// Hands leadership to the best other voter, as before a stop; waits until it is taken, or `patience` is over. True
+    /// if this member does not lead then. Writes that come meanwhile wait, and go on with the new leader.
+    ///
+    /// Source: etcd `TryTransferLeadershipOnShutdown`, which asks who was connected longest: here it is who has most.
+    #[must_use]
+    pub fn hand_over(&self, patience: Duration) -> bool {
+        let shared = &self.inner.shared;
+        let own = ("local-member-id", Value::from(shared.member.to_string()));
+        let start = shared.now();
+        let (tell, leaders) = channel();
+        let tell = Mutex::new(tell);
+        // The watcher outlives this call; nobody listens then.
+        self.watch_leader(Arc::new(move |leader, _| _ = tell.lock().send(leader)));
+        let mut asked = 0;
+        loop {
+            let (answer, succession) = sync_channel(1);
+            if shared.to_raft.push(Command::HandOver(answer)).is_err() {
+                return false;
+            }
+            let Ok(succession) = succession.recv() else { return false };
+            match succession {
+                Succession::NotLeader if asked == 0 => {
+                    let leader = MemberId(shared.positions.leader.load(Ordering::Relaxed)).to_string();
+                    let fields = [own, ("current-leader-member-id", Value::from(leader))];
+                    shared.log.info("skipped leadership transfer; local server is not leader", &fields);
+                    return true;
+                }
+                Succession::NotLeader if shared.positions.leader.load(Ordering::Relaxed) != 0 => {
+                    let took = shared.now().saturating_sub(start);
+                    let leader = MemberId(shared.positions.leader.load(Ordering::Relaxed)).to_string();
+                    let new = ("new-leader-member-id", Value::from(leader));
+                    shared.log.info("leadership transfer finished", &[own, new, ("took", took.into())]);
+                    return true;
+                }
+                Succession::OnlyVoter => {
+                    shared.log.info("skipped leadership transfer for single voting member cluster", &[own]);
+                    return false;
+                }
+                Succession::Nobody => {
+                    let why = ("error", Value::from("no other voter answers"));
+                    shared.log.warn("leadership transfer failed", &[own, why]);
+                    return false;
+                }
+                Succession::Asked(to) if asked != to => {
+                    let to_whom = ("transferee-member-id", Value::from(MemberId(to).to_string()));
+                    shared.log.info("leadership transfer starting", &[own.clone(), to_whom]);
+                    asked = to;
+                }
+                Succession::Asked(_) | Succession::NotLeader => {}
+            }
+            // It ends with a new leader; a transfer that got lost is given up by Raft after an election timeout.
+            let left = patience.saturating_sub(shared.now().saturating_sub(start));
+            if left.is_zero() {
+                let why = ("error", Value::from("etcdserver: request timed out, leader transfer took too long"));
+                shared.log.warn("leadership transfer failed", &[own, why]);
+                return false;
+            }
+            let _ = leaders.recv_timeout(left.min(shared.election_timeout));
+        }
+    }
+
+    /// The others can be reached: if nobody leads yet, the first election need not wait its full time.
+    pub fn fast_forward(&self) {
+        let _ = self.inner.shared.to_raft.push(Command::Input(Input::FastForward));
+    }
+
+    /// Another member says that this one was removed for good; it stops as if its own log said so.
+    pub fn told_removed(&self) {
+        let _ = self.inner.shared.to_raft.push(Command::Removed);
     }
 
     /// A message to `peer` was not delivered.

@@ -40,6 +40,8 @@ pub enum Input {
     Applied(u64),
     /// Stand for election now.
     Campaign,
+    /// The others can be reached: if none of them leads, wait for an election no longer than chance demands.
+    FastForward,
     /// Hand leadership to this member.
     TransferLeader(u64),
     /// A message to this peer was not delivered.

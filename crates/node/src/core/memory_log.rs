@@ -217,6 +217,11 @@ impl MemoryLog {
         }
     }
 
+    /// Nobody wants what was read from `first` on any more.
+    pub fn drop_fetched(&self, first: u64) {
+        self.fetched.borrow_mut().remove(&first);
+    }
+
     fn held_entries(&self, low: u64, high: u64, max_bytes: Option<u64>) -> Vec<Entry> {
         let start = (low - self.memory_first) as usize;
         let end = (high - self.memory_first) as usize;

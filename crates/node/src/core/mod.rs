@@ -147,8 +147,8 @@ pub struct Core {
     snapshot_index: u64,
     /// Received snapshots whose Persist is under way: (number, snapshot).
     snapshots: VecDeque<(u64, raftpb::Snapshot)>,
-    /// Waiting for entries from disk.
-    fetches: BTreeMap<u64, GetEntriesContext>,
+    /// Waiting for entries from disk, by ticket: the first entry, and for whom. Who needs the same shares one read.
+    fetches: BTreeMap<u64, (u64, Vec<GetEntriesContext>)>,
     last_fetch: u64,
     /// Term whose first commit was seen.
     first_commit_term: u64,
@@ -236,6 +236,7 @@ impl Core {
             Input::ConfChangeApplied { index, change } => self.conf_change_applied(index, change.as_ref())?,
             Input::Applied(index) => self.applied(index),
             Input::Campaign => self.campaign(),
+            Input::FastForward => self.fast_forward(),
             Input::TransferLeader(to) => self.node.transfer_leader(to),
             Input::Unreachable(peer) => self.node.report_unreachable(peer),
             Input::SnapshotSent { to, ok } => {
@@ -295,6 +296,15 @@ impl Core {
         }
     }
 
+    /// Lets the first election come soon; a leader that is there is heard first. Source: etcd `adjustTicks`.
+    fn fast_forward(&mut self) {
+        let elapsed = self.config.election_ticks.saturating_sub(2);
+        let raft = &mut self.node.raft;
+        if raft.state == raft::StateRole::Follower && raft.leader_id == 0 {
+            raft.election_elapsed = raft.election_elapsed.max(elapsed);
+        }
+    }
+
     /// Nobody else can lead: waiting for a timeout would only delay the first answer.
     fn campaign_alone_at_start(&mut self, effects: &mut Vec<Effect>) {
         let log = &self.node.raft.raft_log;
@@ -314,6 +324,21 @@ impl Core {
         if proposals.is_empty() {
             return;
         }
+        // What is forwarded travels in pieces, so that other messages find gaps.
+        let bytes_max = if self.role == Role::Leader { usize::MAX } else { MESSAGE_BYTES_MAX as usize };
+        let mut rest = proposals;
+        while !rest.is_empty() {
+            let later = rest.split_off(first_piece(&rest, bytes_max));
+            if self.step_proposals(&rest).is_err() {
+                rest.extend(later);
+                effects.push(Effect::Dropped(rest));
+                return;
+            }
+            rest = later;
+        }
+    }
+
+    fn step_proposals(&mut self, proposals: &[Proposal]) -> raft::Result<()> {
         let entries = proposals.iter().map(|proposal| {
             convert::entry_in(&raftpb::Entry {
                 r#type: Some(if proposal.conf_change { convert::ENTRY_CONF_CHANGE } else { 0 }),
@@ -324,9 +349,7 @@ impl Core {
         let mut message = inner::Message { from: self.config.id, ..inner::Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.collect());
-        if self.node.step(message).is_err() {
-            effects.push(Effect::Dropped(proposals));
-        }
+        self.node.step(message)
     }
 
     fn read(&mut self, batch: u64) {
@@ -417,10 +440,13 @@ impl Core {
     }
 
     fn fetched(&mut self, ticket: u64, entries: &[raftpb::Entry]) {
-        if let Some(context) = self.fetches.remove(&ticket) {
+        let Some((from, contexts)) = self.fetches.remove(&ticket) else { return };
+        for context in contexts {
             self.node.store().put_fetched(entries);
             self.node.on_entries_fetched(context);
         }
+        // Who no longer wants them leaves them lying.
+        self.node.store().drop_fetched(from);
     }
 
     /// Gives up leadership when the own disk keeps it from committing what a quorum already has.
@@ -443,6 +469,16 @@ impl Core {
         let drawn = mix(self.config.seed ^ mix(self.config.id ^ mix(self.node.raft.term)));
         self.node.raft.set_randomized_election_timeout((ticks + drawn % ticks) as usize);
     }
+}
+
+/// How many of `proposals` make a message of at most `bytes_max`; one at least.
+fn first_piece(proposals: &[Proposal], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |proposal: &&Proposal| {
+        bytes += proposal.data.len();
+        bytes <= bytes_max
+    };
+    proposals.iter().take_while(fits).count().max(1)
 }
 
 /// A finalizer that spreads every bit of its input (the constants are splitmix64's).

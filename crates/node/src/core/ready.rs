@@ -14,8 +14,12 @@ impl Core {
         }
         self.held.release(self.durable_ready(), self.conf_changes_out.front().copied(), effects);
         for fetch in self.node.store().take_wanted() {
+            if let Some((_, contexts)) = self.fetches.values_mut().find(|(from, _)| *from == fetch.from_index) {
+                contexts.push(fetch.context);
+                continue;
+            }
             self.last_fetch += 1;
-            self.fetches.insert(self.last_fetch, fetch.context);
+            self.fetches.insert(self.last_fetch, (fetch.from_index, vec![fetch.context]));
             effects.push(Effect::Fetch {
                 ticket: self.last_fetch,
                 from: fetch.from_index,

@@ -110,6 +110,26 @@ impl Core {
         self.node.raft.prs().iter().count() == 1 && self.is_only_voter()
     }
 
+    /// To whom leadership would go best: of the other voters that were heard of lately, the one with the longest log.
+    /// `None` elsewhere than at the leader, or if there is nobody.
+    #[must_use]
+    pub fn successor(&self) -> Option<u64> {
+        if self.role != Role::Leader {
+            return None;
+        }
+        let progress = self.node.raft.prs();
+        let voters = progress.conf().voters();
+        let able =
+            progress.iter().filter(|&(&id, peer)| id != self.config.id && voters.contains(id) && peer.recent_active);
+        able.map(|(&id, peer)| (peer.matched, id)).max().map(|(_, id)| id)
+    }
+
+    /// How many voters there are.
+    #[must_use]
+    pub fn voters(&self) -> usize {
+        self.node.raft.prs().conf().voters().ids().len()
+    }
+
     /// The leader's view of each member's log, sorted by member: (id, last index known to match). Empty elsewhere.
     #[must_use]
     pub fn progress(&self) -> Vec<(u64, u64)> {

@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 /// How often waiters are looked through for those who waited too long; their timeout is seconds.
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Members(Arc<Membership>),
     /// The cluster has removed this member.
     Removed,
+    /// Hand leadership over, if there is somebody to take it; the answer says to whom.
+    HandOver(SyncSender<Succession>),
     /// One of the member's own proposals has ended.
     DutyDone(Duty, Completion),
     /// Applying showed that this member must do something.
@@ -51,6 +54,19 @@ pub(crate) enum Command {
     OverQuota(Waiter, Completion),
     /// Somebody wants to know how things stand.
     Status(TellStatus),
+}
+
+/// What becomes of leadership when it is to be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Succession {
+    /// This member does not lead.
+    NotLeader,
+    /// It is the only voter.
+    OnlyVoter,
+    /// No other voter was heard of lately.
+    Nobody,
+    /// This one was asked to take over.
+    Asked(u64),
 }
 
 /// Who is told how things stand, on the Raft thread: must not block.
@@ -85,6 +101,9 @@ pub(crate) struct RaftLoop {
     acquaintances: Vec<Member>,
     /// Applied index that the core knows of.
     told_applied: u64,
+    /// Last entry when Raft last followed a change of members: one up to here that a removed member proposed may have
+    /// been answered there before it is applied here.
+    shared_to: u64,
     /// When a removed member stops.
     stop_at: Option<Duration>,
 }
@@ -116,6 +135,7 @@ impl RaftLoop {
             next_expiry: now + EXPIRY_INTERVAL,
             acquaintances: config.join.as_ref().map(|join| join.members.clone()).unwrap_or_default(),
             told_applied,
+            shared_to: 0,
             stop_at: None,
         }
     }
@@ -165,12 +185,17 @@ impl RaftLoop {
                     if matches!(input, Input::ConfChangeApplied { .. }) {
                         // A new member may answer writes before they are applied here.
                         self.shared.positions.alone.store(false, Ordering::SeqCst);
+                        self.shared_to = self.core.standing().last;
                     }
                     self.handle(input);
                 }
                 Command::Applied(index) => applied = applied.max(index),
                 Command::Members(membership) => self.tell_members(membership),
                 Command::Removed => self.removed(now),
+                Command::HandOver(answer) => {
+                    // Who asked may have given up.
+                    let _ = answer.send(self.hand_over());
+                }
                 Command::Status(tell) => tell.0(self.core.raft_status()),
                 Command::DutyDone(duty, completion) => self.duties.done(duty, &completion, now, &self.shared),
                 Command::Duty(duty) => self.duties.ask(duty),
@@ -196,6 +221,7 @@ impl RaftLoop {
             self.tick(now);
         }
         self.do_duties(now);
+        self.retry_homeless();
         if self.duties.no_space_is_told() {
             self.answer_over_quota();
         }
@@ -251,7 +277,18 @@ impl RaftLoop {
         if let Some(why) = self.shared.store.corrupt() {
             self.duties.found_corrupt(&why, &self.shared);
         }
-        self.retry_homeless();
+    }
+
+    fn hand_over(&mut self) -> Succession {
+        if self.core.standing().role != Role::Leader {
+            return Succession::NotLeader;
+        }
+        if self.core.voters() < 2 {
+            return Succession::OnlyVoter;
+        }
+        let Some(to) = self.core.successor() else { return Succession::Nobody };
+        self.handle(Input::TransferLeader(to));
+        Succession::Asked(to)
     }
 
     fn answer_over_quota(&mut self) {
@@ -260,18 +297,22 @@ impl RaftLoop {
         }
     }
 
+    /// Behind those that wait for a leader already: nobody overtakes.
     fn propose(&mut self, proposals: Vec<Proposal>) {
-        let ready_to_lead = self.homeless.is_empty();
-        if ready_to_lead {
+        if self.homeless.is_empty() {
             self.handle(Input::Propose(proposals));
         } else {
             self.homeless.extend(proposals);
-            self.retry_homeless();
         }
     }
 
+    /// Those that no leader took: they are in no log, so each may be proposed again. At the end of each round.
     fn retry_homeless(&mut self) {
-        if !self.homeless.is_empty() && self.core.standing().leader != 0 {
+        if self.homeless.is_empty() {
+            return;
+        }
+        let standing = self.core.standing();
+        if standing.leader != 0 && standing.transferee == 0 {
             let proposals = self.homeless.drain(..).collect();
             self.handle(Input::Propose(proposals));
         }
@@ -389,13 +430,19 @@ impl RaftLoop {
         positions.role.store(standing.role as u64, Ordering::Relaxed);
         positions.last.store(standing.last, Ordering::Relaxed);
         let leads = standing.role == Role::Leader && self.duties.led_term() == standing.term;
-        positions.alone.store(leads && self.core.is_alone(), Ordering::SeqCst);
+        let alone = leads && self.core.is_alone() && self.told_applied >= self.shared_to;
+        positions.alone.store(alone, Ordering::SeqCst);
     }
 
     fn removed(&mut self, now: Duration) {
+        if self.stop_at.is_some() {
+            return;
+        }
         let fields = [("local-member-id", Value::from(self.shared.member.to_string()))];
         self.shared.log.warn("the member has been permanently removed from the cluster", &fields);
-        self.stop_at.get_or_insert(now + LEAVE);
+        let msg = "the data-dir used by this member must be removed";
+        self.shared.log.warn(msg, &fields);
+        self.stop_at = Some(now + LEAVE);
     }
 
     /// Ends the waits of those who waited too long.

@@ -4,14 +4,17 @@ use crate::cluster_world::{Cluster, Seat, founder};
 use crate::world::{PATIENCE, answers, encode, get, put, reply, waiter};
 use milepost_env::Disk;
 use milepost_machine::Reply;
-use milepost_machine::member::{Member, add};
-use milepost_node::{Completion, Join, Node, Role};
+use milepost_machine::member::{Member, add, remove};
+use milepost_node::{Completion, Join, Node, Role, StopReason};
 use milepost_proto::Message as _;
+use milepost_proto::etcdserverpb::internal_raft_request::Request;
+use milepost_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 use milepost_proto::raftpb::{ConfChange, Entry};
 use milepost_types::MemberId;
 use milepost_wal::{Options, Wal};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[test]
 fn founders_form_elect_and_replicate() {
@@ -212,4 +215,103 @@ fn one_of_three_goes_on_alone_when_forced() {
     cluster.start(0);
     assert!(cluster.seats[0].node().wait_ready(PATIENCE));
     assert_eq!(cluster.seats[0].node().reader().members().len(), 2);
+}
+
+/// Puts go on at another member while the leader hands over and stops: none is lost, none fails.
+#[test]
+fn leadership_is_handed_over_before_a_stop() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    for round in 0..3 {
+        let old = cluster.leader();
+        let (sink, heard) = answers();
+        let node = cluster.seats[old].node();
+        for ticket in 0..200 {
+            if ticket == 100 {
+                assert!(node.hand_over(PATIENCE), "{:#?}", cluster.seats[old].home.lines.all());
+                assert_ne!(node.status().role, Role::Leader);
+            }
+            let id = node.next_request_id();
+            node.propose(id, encode(id, put(&format!("r{round}k{ticket}"), "v")), waiter(&sink, ticket));
+        }
+        for _ in 0..200 {
+            let (ticket, answer) = heard.recv_timeout(PATIENCE).expect("an answer");
+            assert!(matches!(answer, Completion::Reply(Ok(_))), "{ticket}: {answer:?}");
+        }
+        let lines = &cluster.seats[old].home.lines;
+        assert!(lines.has("leadership transfer starting") && lines.has("leadership transfer finished"));
+        assert!(node.hand_over(PATIENCE), "it does not lead");
+        cluster.stop(old);
+        let new = cluster.leader();
+        assert_ne!(new, old);
+        assert_eq!(get(cluster.seats[new].node(), &format!("r{round}k199")).count, 1);
+        cluster.start(old);
+        assert!(cluster.seats[old].node().wait_ready(PATIENCE));
+    }
+}
+
+/// Nobody is there to take over: a stop is not held up.
+#[test]
+fn who_is_left_alone_hands_over_to_nobody() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    assert!(!cluster.seats[0].node().hand_over(PATIENCE));
+    assert!(cluster.seats[0].home.lines.has("skipped leadership transfer for single voting member cluster"));
+}
+
+/// The second of two voters is removed: it stops by itself, and the other's reads need nobody any more.
+#[test]
+fn a_removed_member_stops_itself() {
+    let mut cluster = Cluster::new(2);
+    cluster.start_all();
+    let leader = cluster.leader();
+    let other = 1 - leader;
+    let gone = cluster.seats[other].node().status().member_id;
+    change(cluster.seats[leader].node(), |id| remove(id, gone));
+    assert_eq!(cluster.seats[other].node().wait_stopped(), StopReason::Removed);
+    assert!(cluster.seats[other].home.lines.has("the member has been permanently removed from the cluster"));
+    cluster.stop(other);
+    let node = cluster.seats[leader].node();
+    reply(node, put("k", "v")).expect("applied");
+    let start = Instant::now();
+    while !node.reads_are_current() {
+        assert!(start.elapsed() < PATIENCE, "still taken for one of two");
+        std::thread::yield_now();
+    }
+    assert_eq!(get(node, "k").count, 1);
+    // It does not know of its removal when it comes back from before; another member tells it.
+    let seat = &cluster.seats[other];
+    let back = seat.home.start().expect("its log is its own");
+    back.told_removed();
+    assert_eq!(back.wait_stopped(), StopReason::Removed);
+    back.stop();
+}
+
+/// A lease outlives its leader: the next one counts what is left from its own first entry on, and ends it.
+#[test]
+fn leases_go_on_under_the_next_leader() {
+    let mut cluster = Cluster::new(3);
+    for seat in &mut cluster.seats {
+        seat.home.config.machine.min_lease_ttl = 1;
+    }
+    cluster.start_all();
+    let old = cluster.leader();
+    let node = cluster.seats[old].node();
+    let granted = Instant::now();
+    reply(node, Request::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 1 })).expect("granted");
+    let leased = PutRequest { key: "k".into(), lease: 7, ..PutRequest::default() };
+    reply(node, Request::Put(leased)).expect("applied");
+    assert!(node.lessor().is_primary());
+    cluster.stop(old);
+    let new = cluster.leader();
+    let node = cluster.seats[new].node();
+    cluster.net.wait(|| node.lessor().is_primary().then_some(()));
+    for (at, seat) in cluster.seats.iter().enumerate() {
+        assert!(
+            seat.node.as_ref().is_none_or(|node| at == new || !node.lessor().is_primary()),
+            "only the leader counts"
+        );
+    }
+    cluster.net.wait(|| (get(node, "k").count == 0).then_some(()));
+    assert!(granted.elapsed() >= Duration::from_secs(1), "never before its time");
 }
