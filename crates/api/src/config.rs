@@ -226,6 +226,8 @@ pub struct ApiConfig {
     pub doors: usize,
     /// Let other processes listen on the same ports (`--socket-reuse-port`).
     pub reuse_port: bool,
+    /// Let clients wait at the threshold until [`crate::Doors::open`]; who asks for metrics does not wait.
+    pub opens_when_told: bool,
     /// Sizes and times.
     pub limits: Limits,
     /// The version of etcd that we speak.
@@ -269,6 +271,7 @@ impl Default for ApiConfig {
             tls: None,
             doors: 0,
             reuse_port: false,
+            opens_when_told: false,
             limits: Limits::default(),
             server_version: "3.7.1".into(),
             own_version: env!("CARGO_PKG_VERSION").into(),

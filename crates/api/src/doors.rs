@@ -57,6 +57,7 @@ pub enum DoorError {
 
 /// The open doors of one member. Dropping them stops them without waiting for requests.
 pub struct Doors {
+    open: watch::Sender<bool>,
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
@@ -98,7 +99,8 @@ impl Doors {
         let serving = Arc::new(watch::Sender::new(true));
         let snapshots = Arc::new(Semaphore::new(snapshot::AT_ONCE));
         let (stop, stopped) = watch::channel(None);
-        let mut doors = Self { stop, threads: Vec::new(), addresses, keeper: keeper.clone() };
+        let (open, opened) = watch::channel(!config.opens_when_told);
+        let mut doors = Self { open, stop, threads: Vec::new(), addresses, keeper: keeper.clone() };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
             let seed = Seed {
                 listeners,
@@ -110,6 +112,7 @@ impl Doors {
                 serving: Arc::clone(&serving),
                 snapshots: Arc::clone(&snapshots),
                 sockets: Arc::clone(&sockets),
+                opened: opened.clone(),
                 stopped: stopped.clone(),
             };
             let (ready, is_ready) = mpsc::channel();
@@ -132,6 +135,11 @@ impl Doors {
     pub fn tls_reloader(&self) -> impl Fn() + Send + 'static {
         let keeper = self.keeper.clone();
         move || keeper.iter().for_each(|keeper| keeper.reload())
+    }
+
+    /// Accepts those who waited for it, see [`ApiConfig::opens_when_told`].
+    pub fn open(&self) {
+        self.open.send_replace(true);
     }
 
     /// Accepts nobody any more, ends streams, and waits up to `patience` for requests under way.
@@ -217,6 +225,7 @@ struct Seed {
     serving: Arc<watch::Sender<bool>>,
     snapshots: Arc<Semaphore>,
     sockets: Arc<Sockets>,
+    opened: watch::Receiver<bool>,
     stopped: watch::Receiver<Option<Instant>>,
 }
 
@@ -244,7 +253,7 @@ impl Seed {
             spawn(completions::sweep(Rc::clone(&door.slots), move |now| observer.note_leader(now)));
             spawn(Rc::clone(&door).flush_reads());
             spawn(Rc::clone(&door).watch_leader());
-            let hall = Rc::new(Hall::new(door, self.keeper, self.sockets, self.stopped));
+            let hall = Rc::new(Hall::new(door, self.keeper, self.sockets, self.opened, self.stopped));
             let opened: io::Result<Vec<Entrance>> =
                 self.listeners.into_iter().map(|(bound, ways)| Entrance::new(bound, ways)).collect();
             match opened {

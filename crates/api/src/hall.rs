@@ -150,9 +150,12 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     fn of(&self, ways: Ways) -> &Arc<Semaphore> {
-        let is_for_metrics = [ways.plain, ways.tls].into_iter().flatten().all(|role| role == Role::Metrics);
-        if is_for_metrics { &self.metrics } else { &self.clients }
+        if is_for_metrics(ways) { &self.metrics } else { &self.clients }
     }
+}
+
+fn is_for_metrics(ways: Ways) -> bool {
+    [ways.plain, ways.tls].into_iter().flatten().all(|role| role == Role::Metrics)
 }
 
 /// Where one door's connections live.
@@ -161,6 +164,7 @@ pub(crate) struct Hall {
     door: Rc<Door>,
     keeper: Option<Arc<Keeper>>,
     sockets: Arc<Sockets>,
+    opened: watch::Receiver<bool>,
     stopped: watch::Receiver<Option<Instant>>,
     seats: Rc<Seats>,
 }
@@ -170,10 +174,11 @@ impl Hall {
         door: Rc<Door>,
         keeper: Option<Arc<Keeper>>,
         sockets: Arc<Sockets>,
+        opened: watch::Receiver<bool>,
         stopped: watch::Receiver<Option<Instant>>,
     ) -> Self {
         let builders = Builders::new(&door.config.limits);
-        Self { builders, door, keeper, sockets, stopped, seats: Rc::default() }
+        Self { builders, door, keeper, sockets, opened, stopped, seats: Rc::default() }
     }
 
     /// Serves until the doors are stopped and the last connection is gone, or patience ends.
@@ -193,6 +198,9 @@ impl Hall {
     }
 
     async fn accept(self: Rc<Self>, entrance: Entrance) {
+        if !is_for_metrics(entrance.ways) && self.opened.clone().wait_for(|is_open| *is_open).await.is_err() {
+            return;
+        }
         loop {
             let Ok((wire, remote)) = entrance.accept().await else {
                 // The client gave up, or there are no descriptors left: the next one may do better.

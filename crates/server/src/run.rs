@@ -25,6 +25,8 @@ use crate::{ready, signals, start, version, wiring};
 
 /// How long a start may wait for the log to be applied before it says so.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a signal is looked for meanwhile.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The environment; what is no UTF-8 in it is nobody's flag, and no reason to fall over.
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -236,27 +238,60 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     clients.more_metrics = Some(Arc::new(move || transport.metrics()));
     drop(peer_port);
     let doors = AllDoors::open(peers, clients, post, &node).inspect_err(|_| node.stop())?;
-    while !node.wait_ready(READY_PATIENCE) {
-        if let Some(StopReason::Broken(why)) = node.stopped() {
-            return Err(End::failed(why));
+    match until_ready(&node, &mut signals, &**log) {
+        None => {}
+        // As etcd, which catches no signal before it is ready: at once.
+        Some(Stop::Signal(signal)) => return Ok(shut_down(&config, log, doors, &node, signal, Duration::ZERO)),
+        Some(Stop::Stopped(StopReason::Broken(why))) => return Err(End::failed(why)),
+        Some(Stop::Stopped(reason)) => {
+            node.stop();
+            return Ok(after(reason, &**log));
         }
-        if let Some(signal) = signals.pending() {
-            return Ok(shut_down(&config, log, doors, &node, signal));
-        }
-        log.warn("still applying the log before clients are answered", &[]);
     }
+    doors.clients.open();
     log.info("ready to serve client requests", &[]);
     start::say_served(&config, &**log);
     ready::tell(&**log);
     start::greet(&config, is_bare);
     match wait(&node, signals, doors.tls_reloader()) {
-        Stop::Signal(signal) => Ok(shut_down(&config, log, doors, &node, signal)),
+        Stop::Signal(signal) => {
+            let patience = Duration::from_secs(5) + 2 * config.election;
+            Ok(shut_down(&config, log, doors, &node, signal, patience))
+        }
         Stop::Stopped(reason) => {
             doors.stop(Duration::ZERO);
             node.stop();
             Ok(after(reason, &**log))
         }
     }
+}
+
+/// Waits until clients may be answered; otherwise what ended the member before.
+fn until_ready(node: &Node, signals: &mut signals::Signals, log: &dyn Log) -> Option<Stop> {
+    let mut waited = Duration::ZERO;
+    while !node.wait_ready(SIGNAL_INTERVAL) {
+        if let Some(reason) = node.stopped() {
+            return Some(Stop::Stopped(reason));
+        }
+        if let Some(signal) = signals.pending() {
+            return Some(Stop::Signal(signal));
+        }
+        waited += SIGNAL_INTERVAL;
+        if waited >= READY_PATIENCE {
+            waited = Duration::ZERO;
+            let status = node.status();
+            let position = [("applied-index", status.applied.into()), ("commit-index", status.committed.into())];
+            if status.leader.0 == 0 {
+                log.warn(
+                    "no leader yet; clients wait: are most of the members up, and can they reach each other?",
+                    &position,
+                );
+            } else {
+                log.warn("still applying the log before clients are answered", &position);
+            }
+        }
+    }
+    None
 }
 
 /// The configuration, and what to log about it; notes are told even if it is refused.
@@ -363,7 +398,15 @@ fn after(reason: StopReason, log: &dyn Log) -> i32 {
     }
 }
 
-fn shut_down(config: &Config, log: &Arc<dyn Log>, doors: AllDoors, node: &Node, signal: i32) -> i32 {
+/// Ends a member: somebody else leads first, then clients have `patience` to hear their answers.
+fn shut_down(
+    config: &Config,
+    log: &Arc<dyn Log>,
+    doors: AllDoors,
+    node: &Node,
+    signal: i32,
+    patience: Duration,
+) -> i32 {
     log.info("received signal; shutting down", &[("signal", signals::name(signal).into())]);
     let fields = [
         ("name", config.name.as_str().into()),
@@ -372,7 +415,11 @@ fn shut_down(config: &Config, log: &Arc<dyn Log>, doors: AllDoors, node: &Node, 
         ("advertise-client-urls", start::texts(&config.addresses.advertise_client)),
     ];
     log.info("closing etcd server", &fields);
-    doors.stop(Duration::from_secs(5) + 2 * config.election);
+    if !patience.is_zero() {
+        // Whatever comes of it, it was told.
+        let _ = node.hand_over(patience);
+    }
+    doors.stop(patience);
     node.stop();
     log.info("closed etcd server", &fields);
     signals::die_by(signal)

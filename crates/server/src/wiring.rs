@@ -117,6 +117,8 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
     Ok(ApiConfig {
         tls: tls(config, &**log)?,
         listeners,
+        // A member that its cluster does not know yet, or that lags behind what it knew, answers nobody.
+        opens_when_told: true,
         reuse_port: config.reuse_port,
         limits: Limits {
             max_request_bytes: config.max_request_bytes,

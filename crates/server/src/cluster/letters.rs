@@ -62,7 +62,7 @@ impl Post {
             clock: Arc::clone(&self.clock),
             journal: Arc::new(ToLog(Arc::clone(&self.log))),
         };
-        let transport = Transport::new(config, Arc::new(ToNode { node: node.clone(), log: Arc::clone(&self.log) }))?;
+        let transport = Transport::new(config, Arc::new(ToNode { node: node.clone() }))?;
         let membership = self.membership.lock();
         let transport = self.transport.get_or_init(|| transport);
         membership.iter().for_each(|membership| tell(transport, membership));
@@ -107,7 +107,6 @@ impl Letters for Post {
 /// What comes for the node.
 struct ToNode {
     node: Node,
-    log: Arc<dyn Log>,
 }
 
 impl Inbox for ToNode {
@@ -128,7 +127,7 @@ impl Inbox for ToNode {
     }
 
     fn removed(&self) {
-        self.log.error("another member says that this one was removed from the cluster for good", &[]);
+        self.node.told_removed();
     }
 }
 
