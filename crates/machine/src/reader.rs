@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_mvcc::{HashKv, Sizes, Store, View};
+use milepost_mvcc::watch::History;
+use milepost_mvcc::{HashKv, Record, Sizes, Store, StoreError, View};
 use milepost_proto::etcdserverpb as pb;
-use milepost_types::LeaseId;
+use milepost_types::{LeaseId, Revision};
 
 use crate::alarm::Alarms;
 use crate::cluster::{ClusterInfo, Version};
@@ -188,6 +189,25 @@ impl Reader {
 
     fn header(&self) -> Option<pb::ResponseHeader> {
         kv::header(self.revision())
+    }
+}
+
+/// The store that counts, whichever that is: watches go on when a received snapshot brings another.
+impl History for Reader {
+    fn revision(&self) -> i64 {
+        self.revision()
+    }
+
+    fn compact_revision(&self) -> i64 {
+        self.shared.store.load().compact_revision()
+    }
+
+    fn history(&self, from: Revision, max_records: usize, max_bytes: usize) -> Result<Vec<Arc<Record>>, StoreError> {
+        self.shared.store.load().history(from, max_records, max_bytes)
+    }
+
+    fn previous(&self, record: &Record) -> Result<Option<Arc<Record>>, StoreError> {
+        self.shared.store.load().previous(record)
     }
 }
 

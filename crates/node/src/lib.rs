@@ -30,6 +30,7 @@
 pub mod compactor;
 pub mod config;
 pub mod core;
+mod install;
 pub mod letters;
 pub mod log;
 pub mod metrics;
@@ -43,6 +44,7 @@ mod waiter;
 pub use compactor::CompactionMode;
 pub use config::{Join, MayDrop, NodeConfig};
 pub use core::Role;
+pub use install::InstallError;
 pub use letters::{Letters, NoLetters, SnapshotBody, SnapshotLetter};
 pub use node::{Node, OpenStore, Status, World};
 pub use recovery::StartError;

@@ -109,6 +109,12 @@ pub struct NodeMetrics {
     pub apply_duration_seconds: Vec<[Histogram<20>; 2]>,
     /// Writing a `.snap` file.
     pub snap_fsync_duration_seconds: Histogram<14>,
+    /// Syncing the file of a received snapshot.
+    pub snap_db_fsync_duration_seconds: Histogram<14>,
+    /// Receiving that file, its sync included.
+    pub snap_db_save_total_duration_seconds: Histogram<10>,
+    /// A received snapshot is taking the place of the state.
+    pub snapshot_apply_in_progress: AtomicBool,
     /// Making a whole snapshot point: the file and the log's note of it.
     pub snap_save_total_duration_seconds: Histogram<14>,
     /// Batches that the log thread synced; with the number of entries: how well syncs are shared. Ours.
@@ -145,6 +151,9 @@ impl Default for NodeMetrics {
                 .map(|_| std::array::from_fn(|_| Histogram::new(Duration::from_micros(100))))
                 .collect(),
             snap_fsync_duration_seconds: Histogram::new(MILLISECOND),
+            snap_db_fsync_duration_seconds: Histogram::new(MILLISECOND),
+            snap_db_save_total_duration_seconds: Histogram::new(100 * MILLISECOND),
+            snapshot_apply_in_progress: AtomicBool::new(false),
             snap_save_total_duration_seconds: Histogram::new(MILLISECOND),
             log_batches: AtomicU64::new(0),
             log_entries: AtomicU64::new(0),

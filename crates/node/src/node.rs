@@ -2,6 +2,7 @@
 
 use crate::config::NodeConfig;
 use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, RaftStatus, Role};
+use crate::install::{self, InstallError};
 use crate::letters::Letters;
 use crate::log::Value;
 use crate::metrics::NodeMetrics;
@@ -11,7 +12,7 @@ use crate::shell::defragmenter::{self, DefragmentDone};
 use crate::shell::duties::Duties;
 use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
-use crate::shell::raft_loop::{Command, RaftLoop, Succession, TellStatus};
+use crate::shell::raft_loop::{Command, MESSAGE_SNAPSHOT, RaftLoop, Succession, TellStatus};
 use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
 use crate::waiter::{Completion, NodeError, Waiter};
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use milepost_mvcc::{Opened, Store, StoreError, Writer};
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, MemberId};
 use parking_lot::Mutex;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -170,9 +172,29 @@ impl Node {
     }
 
     /// A message of another member. It is checked before Raft sees it.
+    ///
+    /// A snapshot is not one of them: see [`Node::install_snapshot`].
     pub fn receive(&self, message: raftpb::Message) {
+        if message.r#type() == MESSAGE_SNAPSHOT {
+            // Its database is missing; the sender believes that it is under way until it hears otherwise.
+            self.inner.shared.metrics.messages_refused.fetch_add(1, Ordering::Relaxed);
+            let fields = [("from", Value::from(format!("{:x}", message.from())))];
+            return self.inner.shared.log.warn("dropped a snapshot that came without its database", &fields);
+        }
         // A closed queue: the node stops, and the network loses messages anyway.
         let _ = self.inner.shared.to_raft.push(Command::Input(Input::Message(Box::new(message))));
+    }
+
+    /// Another member's snapshot: `message` says what it is, `body` is its database. Blocks until all of it is read,
+    /// stored beside the state, and Raft has been told, which takes minutes for gigabytes; then the sender may hear that it
+    /// has arrived. What this member has already is not read.
+    ///
+    /// One at a time. Reading may wait for the sender: a limit to that is the caller's.
+    ///
+    /// # Errors
+    /// [`InstallError`]: the member goes on as it was, and nothing is left of what was received.
+    pub fn install_snapshot(&self, message: raftpb::Message, body: &mut dyn Read) -> Result<(), InstallError> {
+        install::install(&self.inner.shared, message, body)
     }
 
     /// Hands leadership to `to`, if this member leads. Watch the leader to learn of the result.
@@ -312,10 +334,10 @@ impl Node {
         &self.inner.shared.hub
     }
 
-    /// The store, for what is not a read of keys: sizes, hashes, statistics.
+    /// The store that counts now, for what is not a read of keys: sizes, hashes, statistics.
     #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.inner.shared.store
+    pub fn store(&self) -> Store {
+        self.inner.shared.store()
     }
 
     /// Rewrites the store without its free space and tells `done` of the end. Reads and writes go on meanwhile.
@@ -370,16 +392,19 @@ impl Inner {
         // A thread that panicked has said so; the others' ends are still to be waited for.
         let ends = [raft.join().is_ok(), log.join().is_ok(), keeper.join().is_ok()];
         // Before apply is waited for: it may be waiting for room in a store whose disk is full.
-        self.shared.store.clone().close();
+        self.shared.store().close();
         self.shared.defragmenter.stop();
         if let Ok(machine) = apply.join() {
             machine.into_writer().stop();
         }
+        // A received snapshot may have taken its place at the last moment.
+        self.shared.store().close();
+        self.shared.installer.close();
         if ends.contains(&false) {
             // What it left undone is unknown.
             self.shared.log.error("a thread of the node had panicked", &[]);
         } else {
-            self.shared.store.ends_in_order();
+            self.shared.store().ends_in_order();
         }
         self.shared.hub.stop();
         drop(lock);
@@ -428,13 +453,18 @@ impl Parts {
         let mut recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
         let mut machine_config = config.machine.clone();
         (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
-        let machine = Machine::open(store.clone(), writer, &opened, machine_config)
+        let (store, writer, opened) = match &recovery.pending {
+            Some(mark) => install::finish_pending(config, &*disk, &machine_config, (store, writer, opened), mark)?,
+            None => (store, writer, opened),
+        };
+        install::clean(&*disk, &config.snap_path());
+        let machine = Machine::open(store, writer, &opened, machine_config)
             .map_err(|error| StartError::Broken(error.to_string()))?;
         if let Some(may_drop) = &config.force_new_cluster {
             recovery::force::alone(&mut recovery, &machine, &**may_drop, &*config.log)?;
         }
         log_start(config, &recovery);
-        let hub = Hub::start(store.clone(), config.watch);
+        let hub = Hub::start(machine.reader(), config.watch);
         let membership = MembershipAt {
             index: recovery.restart.applied,
             conf_state: machine.conf_state().clone(),
@@ -442,7 +472,7 @@ impl Parts {
         };
         let ids = (recovery.member, recovery.cluster);
         let (reader, lessor) = (machine.reader(), machine.lessor());
-        let shared = Arc::new(Shared::new(ids, config, clock, store, reader, lessor, hub, membership));
+        let shared = Arc::new(Shared::new(ids, config, clock, Arc::clone(&disk), reader, lessor, hub, membership));
         shared.positions.applied.store(recovery.restart.applied, Ordering::Release);
         let Recovery { wal, mut restart, snapshot_point, .. } = recovery;
         restart.conf_state = machine.conf_state().clone();

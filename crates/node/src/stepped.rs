@@ -12,15 +12,20 @@
 
 use crate::config::NodeConfig;
 use crate::core::{Core, Input, Persist};
+use crate::install::{self, InstallError, Offered};
 use crate::node::{Node, Parts, World};
 use crate::recovery::StartError;
 use crate::shell::apply_loop::ApplyJob;
 use crate::shell::keeper::{BegunPoint, KeeperJob};
 use crate::shell::log_loop::LogJob;
 use crate::shell::raft_loop::Command;
+use crate::shell::sender::Job;
 use milepost_machine::Machine;
 use milepost_proto::raftpb;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the apply thread would do next.
@@ -53,6 +58,10 @@ pub struct Stepped {
     to_apply: VecDeque<ToApply>,
     /// The keeper waits for the log.
     begun: Option<BegunPoint>,
+    /// A received snapshot waits for Raft.
+    offered: Option<Offered>,
+    /// Snapshots that others are to be sent.
+    to_send: Arc<Mutex<VecDeque<Job>>>,
 }
 
 impl Stepped {
@@ -62,9 +71,15 @@ impl Stepped {
     /// See [`StartError`].
     pub fn start(config: &NodeConfig, world: World) -> Result<Self, StartError> {
         let mut parts = Parts::assemble(config, world)?;
+        let to_send: Arc<Mutex<VecDeque<Job>>> = Arc::default();
+        let queue = Arc::clone(&to_send);
+        parts.raft.spawn = Box::new(move |job| {
+            queue.lock().push_back(job);
+            Ok(())
+        });
         parts.raft.begin();
         let node = Node::of(parts.shared.clone());
-        Ok(Self { node, parts, to_apply: VecDeque::new(), begun: None })
+        Ok(Self { node, parts, to_apply: VecDeque::new(), begun: None, offered: None, to_send })
     }
 
     /// The handle that doors and peers have.
@@ -126,6 +141,28 @@ impl Stepped {
         if self.parts.shared.to_raft.take(&mut commands, Some(Duration::ZERO)) {
             self.parts.raft.round(&mut commands, applied);
         }
+        if let Some(offered) = self.offered.take()
+            && let Err(offered) = install::try_settle(&self.parts.shared, offered)
+        {
+            self.offered = Some(offered);
+        }
+    }
+
+    /// As [`Node::install_snapshot`], up to telling Raft; its next turn settles the rest.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn offer_snapshot(&mut self, message: raftpb::Message, body: &mut dyn Read) -> Result<(), InstallError> {
+        if let Some(offered) = install::offer(&self.parts.shared, message, body)? {
+            self.offered = Some(offered);
+        }
+        Ok(())
+    }
+
+    /// Makes the next snapshot that another member is to be sent, and hands it to the letters; false: there is none.
+    pub fn send_snapshot(&mut self) -> bool {
+        let job = self.to_send.lock().pop_front();
+        job.map(|job| job()).is_some()
     }
 
     /// Tells the core something, as the other threads do; it hears of it in the next turn of the Raft thread.
@@ -176,7 +213,7 @@ impl Stepped {
         }
         let mut jobs: Vec<KeeperJob> = Vec::new();
         self.parts.shared.to_keeper.take(&mut jobs, Some(Duration::ZERO));
-        if jobs.is_empty() {
+        if !self.parts.keeper.settle(&mut jobs) {
             return;
         }
         match self.parts.keeper.begin_point() {

@@ -405,6 +405,15 @@ impl Core {
         self.held.release(self.durable_ready(), self.conf_changes_out.front().copied(), effects);
     }
 
+    /// Has Raft taken the snapshot at `index`, which is not handed out yet?
+    #[must_use]
+    pub fn has_taken_snapshot(&self, index: u64) -> bool {
+        let is_it = |(_, snapshot): &(u64, raftpb::Snapshot)| {
+            snapshot.metadata.as_ref().is_some_and(|metadata| metadata.index() == index)
+        };
+        self.snapshots.iter().any(is_it)
+    }
+
     /// The highest Ready before which nothing waits for the disk.
     fn durable_ready(&self) -> u64 {
         self.outstanding.front().map_or(self.last_ready, |&(first, _)| first - 1)

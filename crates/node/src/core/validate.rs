@@ -115,7 +115,7 @@ pub fn message(message: &raftpb::Message, view: &View) -> Result<(), Refused> {
         MessageType::MsgAppend => append(message),
         MessageType::MsgHeartbeat => heartbeat(message, view),
         MessageType::MsgAppendResponse => append_response(message, view),
-        MessageType::MsgSnapshot => snapshot(message),
+        MessageType::MsgSnapshot => snapshot(message).map(drop),
         MessageType::MsgPropose => malformed(message.entries.is_empty(), "it proposes nothing"),
         MessageType::MsgReadIndex => malformed(message.entries.len() != 1, "it asks for other than one read"),
         // A follower would pass it on, and the crate stops on forwarding a message with a term.
@@ -154,13 +154,28 @@ fn append_response(message: &raftpb::Message, view: &View) -> Result<(), Refused
     Ok(())
 }
 
-fn snapshot(message: &raftpb::Message) -> Result<(), Refused> {
+/// The metadata of the snapshot that `message` brings to member `id`.
+///
+/// # Errors
+/// See [`Refused`].
+pub fn snapshot_of(message: &raftpb::Message, id: u64) -> Result<&raftpb::SnapshotMetadata, Refused> {
+    if convert::message_type(message.r#type()) != Some(MessageType::MsgSnapshot) {
+        return Err(Refused::Malformed("it is no snapshot"));
+    }
+    if message.to() != id {
+        return Err(Refused::Ignored("it is for another member"));
+    }
+    snapshot(message)
+}
+
+fn snapshot(message: &raftpb::Message) -> Result<&raftpb::SnapshotMetadata, Refused> {
     let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
     let metadata = metadata.ok_or(Refused::Malformed("it carries no snapshot"))?;
     let in_bounds = 1..=POSITION_MAX;
     malformed(!in_bounds.contains(&metadata.index()), "its snapshot has no position")?;
     malformed(!(1..=message.term()).contains(&metadata.term()), "its snapshot's term is none or ahead")?;
-    conf_state(metadata.conf_state.as_ref().unwrap_or(&raftpb::ConfState::default()))
+    conf_state(metadata.conf_state.as_ref().unwrap_or(&raftpb::ConfState::default()))?;
+    Ok(metadata)
 }
 
 /// A configuration as etcd uses them: voters and learners, disjoint, never joint.

@@ -5,7 +5,8 @@
 //!   │  in store   │   to be applied again (none ≤ A)           A: applied index that the store has durably
 //! ```
 //! S ≤ A ≤ last, and log and store agree on A's term; anything else means that one of them is not what it was, and is
-//! refused with both numbers. The commit index is raised to A: a commit that moves alone is not synced, so the log may
+//! refused with both numbers. Only a crash in the middle of a received snapshot leaves A < S: then its file is there, and
+//! is read again (see `install`). The commit index is raised to A: a commit that moves alone is not synced, so the log may
 //! know less than the store has applied.
 
 pub mod force;
@@ -20,7 +21,7 @@ use milepost_machine::member::{Bootstrap, BootstrapError};
 use milepost_mvcc::StoreError;
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, LogIndex, MemberId, Term};
-use milepost_wal::{Metadata, Options, Recovered, Wal, WalError, snap};
+use milepost_wal::{Metadata, Options, Recovered, SnapshotMark, Wal, WalError, snap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -69,6 +70,22 @@ pub enum StartError {
         /// The log's snapshot point.
         point: LogIndex,
     },
+    /// The log begins after a received snapshot that is not in the store, and its file is of no use.
+    #[error(
+        "the log begins after the received snapshot at index {point}, the store ends at {applied}, and the snapshot's \
+         file {path} cannot take its place: {why}; make room if that is what is missing, else remove this member, wipe \
+         its data directory and add it again"
+    )]
+    Install {
+        /// The file.
+        path: PathBuf,
+        /// The store's applied index.
+        applied: LogIndex,
+        /// The snapshot's.
+        point: LogIndex,
+        /// What is wrong.
+        why: String,
+    },
     /// Log and store tell different histories.
     #[error(
         "log and store disagree on index {index}: term {in_log} in the log, term {in_store} in the store; they are not \
@@ -113,6 +130,8 @@ pub(crate) struct Recovery {
     pub restart: Restart,
     /// Index of the newest snapshot point.
     pub snapshot_point: u64,
+    /// The log begins after this snapshot, which the store does not have yet.
+    pub pending: Option<SnapshotMark>,
     /// Is this a member that never ran before?
     pub fresh: bool,
 }
@@ -190,7 +209,8 @@ fn begin(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Recovery, StartErr
     if let Some(join) = &config.join {
         let (member, cluster) = (join.member, join.cluster);
         let wal = create(member, cluster)?;
-        return Ok(Recovery { wal, member, cluster, restart: Restart::default(), snapshot_point: 0, fresh: true });
+        let restart = Restart::default();
+        return Ok(Recovery { wal, member, cluster, restart, snapshot_point: 0, pending: None, fresh: true });
     }
     let (bootstrap, member) = founders(config)?;
     let wal = create(member, bootstrap.cluster_id)?;
@@ -204,7 +224,7 @@ fn write_first_entries(mut wal: Wal, member: MemberId, bootstrap: Bootstrap) -> 
     wal.append(&bootstrap.entries, Some(&hard_state))?;
     wal.sync()?;
     let restart = Restart { hard_state, entries: bootstrap.entries, ..Restart::default() };
-    Ok(Recovery { wal, member, cluster: bootstrap.cluster_id, restart, snapshot_point: 0, fresh: true })
+    Ok(Recovery { wal, member, cluster: bootstrap.cluster_id, restart, snapshot_point: 0, pending: None, fresh: true })
 }
 
 fn resume(config: &NodeConfig, wal: Wal, found: Recovered, applied: (LogIndex, Term)) -> Result<Recovery, StartError> {
@@ -219,6 +239,8 @@ fn resume(config: &NodeConfig, wal: Wal, found: Recovered, applied: (LogIndex, T
         return write_first_entries(wal, member, bootstrap);
     }
     let point = found.snapshot.index;
+    let pending = (applied.0 < point).then(|| found.snapshot.clone());
+    let applied = if pending.is_some() { (point, found.snapshot.term) } else { applied };
     check_store(&found, applied)?;
     let mut restart = Restart {
         hard_state: found.hard_state,
@@ -228,19 +250,16 @@ fn resume(config: &NodeConfig, wal: Wal, found: Recovered, applied: (LogIndex, T
         applied: applied.0.0,
     };
     restart.raise();
-    Ok(Recovery { wal, member, cluster, restart, snapshot_point: point.0, fresh: false })
+    Ok(Recovery { wal, member, cluster, restart, snapshot_point: point.0, pending, fresh: false })
 }
 
 fn has_founders(config: &NodeConfig) -> bool {
     !config.initial_cluster.is_empty()
 }
 
-/// S ≤ A, and one term at A. That A ≤ last was checked when the log was opened.
+/// One term at A, which is at or above S. That A ≤ last was checked when the log was opened.
 fn check_store(found: &Recovered, (index, term): (LogIndex, Term)) -> Result<(), StartError> {
     let point = &found.snapshot;
-    if index < point.index {
-        return Err(StartError::StoreBehindLog { applied: index, point: point.index });
-    }
     let in_log = match index.0 - point.index.0 {
         0 => point.term,
         distance => Term(found.entries.get(distance as usize - 1).map_or(0, raftpb::Entry::term)),

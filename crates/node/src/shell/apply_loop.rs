@@ -1,15 +1,17 @@
 //! The apply thread: owns the state machine, applies in log order, answers in batches. It waits for no disk.
 
 use super::duties::Duty;
-use super::keeper::KeeperJob;
+use super::keeper::{KeeperJob, Replaced};
 use super::raft_loop::Command;
 use super::shared::{MembershipAt, Shared};
 use crate::core::Input;
+use crate::install;
 use crate::log::Value;
 use crate::request_id;
 use crate::waiter::{Answers, Completion, Pending, Waiter};
 use bytes::Bytes;
 use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply, Version};
+use milepost_mvcc::{Store, Writer};
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
 use std::sync::Arc;
@@ -100,12 +102,64 @@ impl ApplyLoop {
         match job {
             ApplyJob::Entries(entries) => entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)),
             ApplyJob::Snapshot(snapshot) => {
-                let index = snapshot.metadata.map_or(0, |metadata| metadata.index());
-                let why = format!("this version cannot install another member's snapshot (index {index})");
-                self.shared.broken(why);
-                false
+                let metadata = snapshot.metadata.unwrap_or_default();
+                self.install(metadata.index(), metadata.term())
             }
         }
+    }
+
+    /// Another member's snapshot, which is durable in log and store, takes the place of the state; false if the member
+    /// must stop. Who waits for an entry inside of it waits until its time is over, as in etcd: it cannot be told apart.
+    fn install(&mut self, index: u64, term: u64) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let fields = [
+            ("current-applied-index", Value::from(self.machine.applied().0.0)),
+            ("incoming-leader-snapshot-index", Value::from(index)),
+            ("incoming-leader-snapshot-term", Value::from(term)),
+        ];
+        shared.log.info("applying snapshot", &fields);
+        shared.metrics.snapshot_apply_in_progress.store(true, Ordering::Relaxed);
+        let old = match self.replace(index) {
+            Ok(old) => old,
+            Err(why) => {
+                shared.broken(format!("the snapshot at index {index} cannot take the place of the state: {why}"));
+                return false;
+            }
+        };
+        self.since_snapshot = SnapshotRule { entries: 0, bytes: 0 };
+        self.note_membership(index);
+        self.tell(Command::Members(shared.reader.membership()));
+        // Watchers miss what lies between: they read it from the new store, or hear that it is compacted.
+        shared.hub.invalidate();
+        shared.positions.applied.store(index, Ordering::Release);
+        shared.metrics.proposals_applied_total.store(index, Ordering::Relaxed);
+        shared.metrics.proposals_committed_total.fetch_max(index, Ordering::Relaxed);
+        shared.reads.applied_to(index, &mut self.answers);
+        self.answers.deliver();
+        self.tell(Command::Applied(index));
+        let replaced = Replaced { index, old, spool: install::spool_path(&shared.snap_dir, index) };
+        // A closed queue: the node stops, and the next start cleans up.
+        let _ = shared.to_keeper.push(KeeperJob::Installed(replaced));
+        shared.installer.finish();
+        if let Some(version) = shared.reader.cluster_version().filter(|version| self.version != Some(*version)) {
+            self.log_version(version);
+        }
+        shared.metrics.snapshot_apply_in_progress.store(false, Ordering::Relaxed);
+        shared.log.info("applied snapshot", &fields);
+        true
+    }
+
+    /// The store of before and its writer.
+    fn replace(&mut self, index: u64) -> Result<(Store, Writer), String> {
+        let old = self.shared.store();
+        let imported = self.shared.installer.take(index).ok_or("its database is not there")?;
+        let (revision, own) = (imported.revision(), old.revision());
+        if revision < own {
+            return Err(format!("it ends at revision {revision}, this member is at {own}: it is of another history"));
+        }
+        let (store, writer, opened) = imported.take_over().map_err(|error| error.to_string())?;
+        let writer = self.machine.replace(store, writer, &opened).map_err(|error| error.to_string())?;
+        Ok((old, writer))
     }
 
     /// The state machine.

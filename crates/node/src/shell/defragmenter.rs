@@ -65,7 +65,7 @@ impl Defragmenter {
                 }
                 std::mem::take(&mut state.waiting)
             };
-            tell(waiting, &defragment(&shared.store, &*shared.log).map_err(|error| error.to_string()));
+            tell(waiting, &defragment(&shared.store(), &*shared.log).map_err(|error| error.to_string()));
         }
     }
 

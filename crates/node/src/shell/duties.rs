@@ -293,7 +293,7 @@ impl Duties {
     }
 
     fn compact(&mut self, now: Duration, leads: bool, shared: &Shared, out: &mut Vec<OwnProposal>) {
-        let Some(revision) = self.compactor.poll(now, leads, shared.store.revision()) else { return };
+        let Some(revision) = self.compactor.poll(now, leads, shared.reader.revision()) else { return };
         shared.log.info("starting auto compaction", &[("revision", Value::Int(revision))]);
         let request = CompactionRequest { revision, physical: false };
         self.propose(shared, Some(Duty::Compact(revision)), Request::Compaction(request), out);

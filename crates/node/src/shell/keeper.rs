@@ -10,6 +10,7 @@ use super::shared::{MembershipAt, Shared};
 use crate::core::Input;
 use crate::log::Value;
 use milepost_env::Disk;
+use milepost_mvcc::{Store, Writer};
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
 use milepost_wal::{SnapshotMark, WalError, snap};
@@ -23,6 +24,18 @@ use std::time::Duration;
 pub(crate) enum KeeperJob {
     /// Enough was applied since the last one.
     SnapshotPoint,
+    /// Another member's snapshot counts from now on.
+    Installed(Replaced),
+}
+
+/// What a received snapshot leaves behind; letting go of it removes files.
+pub(crate) struct Replaced {
+    /// Where the snapshot was made.
+    pub index: u64,
+    /// The store of before, and its writer.
+    pub old: (Store, Writer),
+    /// The file that it came in.
+    pub spool: PathBuf,
 }
 
 /// The thread's state.
@@ -64,13 +77,40 @@ impl Keeper {
             if jobs.is_empty() {
                 continue;
             }
-            // However many were asked for meanwhile: one does for all.
-            jobs.clear();
+            if !self.settle(&mut jobs) {
+                continue;
+            }
             if let Err(error) = self.snapshot_point() {
                 shared.broken(error);
                 return;
             }
         }
+    }
+
+    /// Does what is not a point, and says whether one is asked for: however many times, one does for all.
+    pub fn settle(&mut self, jobs: &mut Vec<KeeperJob>) -> bool {
+        let mut point = false;
+        for job in jobs.drain(..) {
+            match job {
+                KeeperJob::SnapshotPoint => point = true,
+                KeeperJob::Installed(replaced) => self.installed(replaced),
+            }
+        }
+        point
+    }
+
+    /// The log begins after the snapshot, and the store is durable there: what came before is needed by nobody.
+    fn installed(&mut self, replaced: Replaced) {
+        let Replaced { index, old, spool } = replaced;
+        self.last_point = self.last_point.max(index);
+        // Others may still read the old store; its files go with the last of them.
+        drop(old);
+        if let Err(error) = self.disk.remove_file(&spool) {
+            let fields = [("path", spool.display().to_string().into()), ("error", error.to_string().into())];
+            self.shared.log.warn("a received snapshot's file could not be deleted", &fields);
+        }
+        // A closed queue: the node stops.
+        let _ = self.shared.to_log.push(LogJob::Release { keep_from: LogIndex(index) });
     }
 
     fn snapshot_point(&mut self) -> Result<(), String> {
@@ -83,12 +123,13 @@ impl Keeper {
     /// Makes the store durable, writes the `.snap` file and asks the log for the mark; `None` if no point is to be made.
     pub fn begin_point(&mut self) -> Result<Option<BegunPoint>, String> {
         // The store commits by itself; only a point that would be worth little is worth a commit of its own.
-        let mut durable = self.shared.store.durable();
+        let store = self.shared.store();
+        let mut durable = store.durable();
         if durable.index.0 < self.last_point + self.snapshot_count / 2 {
-            durable = match self.shared.store.force_sync() {
+            durable = match store.force_sync() {
                 Ok(durable) => durable,
                 // No room: the store keeps its work and tries again, and the log is kept as long.
-                Err(error) if self.shared.store.failed().is_none() => {
+                Err(error) if store.failed().is_none() => {
                     self.put_off(&error);
                     return Ok(None);
                 }
@@ -116,7 +157,8 @@ impl Keeper {
             Err(error) => return Err(error.to_string()),
         }
         self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
-        let keep_from = index.saturating_sub(self.catch_up_entries);
+        let held = self.shared.holds.lowest(self.shared.now()).unwrap_or(u64::MAX);
+        let keep_from = index.saturating_sub(self.catch_up_entries).min(held);
         let (done, answer) = sync_channel(1);
         let mark = SnapshotMark { index: LogIndex(index), term: Term(term), conf_state: membership.conf_state };
         let job = LogJob::SnapshotPoint { mark, keep_from: LogIndex(keep_from), done };

@@ -25,6 +25,8 @@ pub(crate) enum LogJob {
     Persist(Persist),
     /// Read old entries for a follower.
     Fetch { ticket: u64, from: u64, end: u64, max_bytes: u64 },
+    /// Let go of what lies before `keep_from`, which is at or below a recorded point.
+    Release { keep_from: LogIndex },
     /// Record a snapshot point, then let go of what lies before `keep_from`.
     SnapshotPoint { mark: SnapshotMark, keep_from: LogIndex, done: SyncSender<Result<(), WalError>> },
 }
@@ -104,7 +106,16 @@ impl LogLoop {
 
     fn write(&mut self, persist: &Persist) -> Result<(), WalError> {
         if let Some(snapshot) = &persist.snapshot {
-            self.write_snapshot(snapshot)?;
+            loop {
+                match self.write_snapshot(snapshot) {
+                    Err(error)
+                        if (error.is_retryable() || error.is_for_want_of_room()) && self.shared.stopped().is_none() =>
+                    {
+                        self.wait_for_space(&error);
+                    }
+                    other => break other?,
+                }
+            }
         }
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
@@ -166,6 +177,7 @@ impl LogLoop {
                 let entries = none_if_gone(self.wal.read_entries(LogIndex(from), LogIndex(end), max_bytes))?;
                 self.tell(Input::Fetched { ticket, entries });
             }
+            LogJob::Release { keep_from } => drop(self.wal.release_to(keep_from)?),
             LogJob::SnapshotPoint { mark, keep_from, done } => {
                 let result = self.snapshot_point(&mark, keep_from);
                 // The keeper may have ended; then nobody wants to know.

@@ -16,10 +16,12 @@
 pub(crate) mod apply_loop;
 pub(crate) mod defragmenter;
 pub(crate) mod duties;
+pub(crate) mod installer;
 pub(crate) mod keeper;
 pub(crate) mod log_loop;
 pub(crate) mod queue;
 pub(crate) mod raft_loop;
 pub(crate) mod reads;
 pub(crate) mod role_log;
+pub(crate) mod sender;
 pub(crate) mod shared;

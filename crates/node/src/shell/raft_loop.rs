@@ -5,6 +5,7 @@ use super::duties::{Duties, Duty};
 use super::log_loop::LogJob;
 use super::reads::UnconfirmedReads;
 use super::role_log::log_role_change;
+use super::sender::{self, Spawn};
 use super::shared::{Shared, StopReason};
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::letters::Letters;
@@ -28,6 +29,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// A removed member goes on for so long, so that the others hear what it last had to say. Source: etcd `shouldstop`.
 const LEAVE: Duration = Duration::from_secs(1);
 
+/// `MsgSnap`.
+pub(crate) const MESSAGE_SNAPSHOT: i32 = 7;
+
 /// What the Raft thread is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -35,6 +39,8 @@ pub(crate) enum Command {
     Propose { id: u64, payload: Bytes, conf_change: bool, waiter: Waiter },
     /// Confirm a read.
     Read(Waiter),
+    /// A snapshot whose database lies ready, and who wants to know whether Raft takes it.
+    Install { message: Box<raftpb::Message>, taken: SyncSender<bool> },
     /// For the core.
     Input(Input),
     /// Applied up to here, and something waits for it. Comes after the conf changes before it. What nothing waits for
@@ -83,6 +89,8 @@ pub(crate) struct RaftLoop {
     shared: Arc<Shared>,
     core: Core,
     letters: Arc<dyn Letters>,
+    /// Where snapshots for others are made.
+    pub spawn: Spawn,
     duties: Duties,
     /// Waiting for the leader's confirmation.
     reads: UnconfirmedReads,
@@ -123,6 +131,7 @@ impl RaftLoop {
             shared,
             core,
             letters,
+            spawn: sender::on_threads(),
             duties,
             reads: UnconfirmedReads::default(),
             homeless: VecDeque::new(),
@@ -189,6 +198,7 @@ impl RaftLoop {
                     }
                     self.handle(input);
                 }
+                Command::Install { message, taken } => self.install(message, &taken),
                 Command::Applied(index) => applied = applied.max(index),
                 Command::Members(membership) => self.tell_members(membership),
                 Command::Removed => self.removed(now),
@@ -263,7 +273,8 @@ impl RaftLoop {
             self.next_expiry = now + EXPIRY_INTERVAL;
             self.expire(now);
         }
-        if let Some(why) = self.shared.store.failed() {
+        let store = self.shared.store();
+        if let Some(why) = store.failed() {
             self.shared.broken(why);
         }
         if self.stop_at.is_some_and(|at| at <= now) {
@@ -274,7 +285,7 @@ impl RaftLoop {
         if self.shared.is_low_on_space() {
             self.duties.ask(Duty::RaiseNoSpace);
         }
-        if let Some(why) = self.shared.store.corrupt() {
+        if let Some(why) = store.corrupt() {
             self.duties.found_corrupt(&why, &self.shared);
         }
     }
@@ -361,7 +372,7 @@ impl RaftLoop {
             Effect::Persist(persist) => {
                 let _ = self.shared.to_log.push(LogJob::Persist(persist));
             }
-            Effect::Send(messages) => self.letters.send(messages),
+            Effect::Send(messages) => self.send(messages),
             Effect::Apply(entries) => {
                 let committed = entries.last().map_or(0, raftpb::Entry::index);
                 self.shared.metrics.proposals_committed_total.fetch_max(committed, Ordering::Relaxed);
@@ -390,6 +401,24 @@ impl RaftLoop {
                 }
             }
         }
+    }
+
+    /// Raft's wish for a snapshot is not yet one.
+    fn send(&self, mut messages: Vec<raftpb::Message>) {
+        for message in messages.extract_if(.., |message| message.r#type() == MESSAGE_SNAPSHOT) {
+            sender::send(&self.shared, &self.letters, &self.spawn, message);
+        }
+        if !messages.is_empty() {
+            self.letters.send(messages);
+        }
+    }
+
+    fn install(&mut self, message: Box<raftpb::Message>, taken: &SyncSender<bool>) {
+        let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+        let index = metadata.map_or(0, raftpb::SnapshotMetadata::index);
+        self.handle(Input::Message(message));
+        // Whoever asked may have given up.
+        let _ = taken.send(self.core.has_taken_snapshot(index));
     }
 
     fn role_changed(&mut self, change: &RoleChange) {

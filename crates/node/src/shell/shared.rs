@@ -2,22 +2,25 @@
 
 use super::apply_loop::ApplyJob;
 use super::defragmenter::Defragmenter;
+use super::installer::Installer;
 use super::keeper::KeeperJob;
 use super::log_loop::LogJob;
 use super::queue::Queue;
 use super::raft_loop::Command;
 use super::reads::AppliedReads;
+use super::sender::Holds;
 use crate::log::{Level, Log, Value};
 use crate::metrics::NodeMetrics;
 use crate::request_id::RequestIds;
 use crate::waiter::Waiters;
-use milepost_env::Clock;
+use milepost_env::{Clock, Disk};
 use milepost_machine::{Lessor, Reader};
 use milepost_mvcc::watch::Hub;
 use milepost_mvcc::{SpaceState, Store};
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, MemberId};
 use parking_lot::{Condvar, Mutex};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -82,13 +85,18 @@ pub(crate) struct Shared {
     pub waiters: Waiters,
     pub reads: AppliedReads,
     pub positions: Positions,
-    pub store: Store,
     pub reader: Reader,
     pub lessor: Arc<Lessor>,
     pub hub: Hub,
     /// No space could be reserved for the next segment of the log.
     pub log_full: AtomicBool,
     pub defragmenter: Defragmenter,
+    pub disk: Arc<dyn Disk>,
+    /// `.snap` files, and snapshots on their way in.
+    pub snap_dir: PathBuf,
+    pub installer: Installer,
+    /// What the log keeps for followers that are sent snapshots.
+    pub holds: Holds,
     /// Ascending by index; entries older than the newest snapshot point are forgotten.
     pub membership: Mutex<Vec<MembershipAt>>,
     /// A snapshot point waits for the apply thread to note what the store has already.
@@ -110,7 +118,7 @@ impl Shared {
         (member, cluster): (MemberId, ClusterId),
         config: &crate::NodeConfig,
         clock: Arc<dyn Clock>,
-        store: Store,
+        disk: Arc<dyn Disk>,
         reader: Reader,
         lessor: Arc<Lessor>,
         hub: Hub,
@@ -136,11 +144,14 @@ impl Shared {
             waiters: Waiters::default(),
             reads: AppliedReads::default(),
             positions: Positions::default(),
-            store,
             reader,
             lessor,
             hub,
             defragmenter: Defragmenter::default(),
+            disk,
+            snap_dir: config.snap_path(),
+            installer: Installer::default(),
+            holds: Holds::default(),
             log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
             point_waits: AtomicBool::new(false),
@@ -148,6 +159,11 @@ impl Shared {
             life: Mutex::default(),
             changed: Condvar::new(),
         }
+    }
+
+    /// The store that counts: another one after a received snapshot.
+    pub fn store(&self) -> Store {
+        self.reader.store()
     }
 
     pub fn now(&self) -> Duration {
@@ -160,7 +176,7 @@ impl Shared {
 
     /// Is the reserve of log or store used up? What is committed still fits; nothing more should be put.
     pub fn is_low_on_space(&self) -> bool {
-        self.log_full.load(Ordering::Relaxed) || self.store.space() == SpaceState::Low
+        self.log_full.load(Ordering::Relaxed) || self.store().space() == SpaceState::Low
     }
 
     /// Ends every thread. The first reason counts.

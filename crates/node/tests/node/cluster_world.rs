@@ -87,9 +87,21 @@ impl Letters for Post {
     }
 
     fn send_snapshot(&self, letter: SnapshotLetter) {
-        if let Some(own) = &*self.own.lock().expect("post") {
-            own.report_snapshot(MemberId(letter.message.to()), false);
-        }
+        let (net, own) = (self.net.clone(), Arc::clone(&self.own));
+        let carry = move || {
+            let SnapshotLetter { message, total_bytes, body } = letter;
+            let (from, to) = (message.from(), message.to());
+            let mut bytes = Vec::new();
+            let written = body.write(&mut bytes);
+            assert!(written.is_err() || bytes.len() as u64 == total_bytes, "{} of {total_bytes}", bytes.len());
+            let node = net.upgrade().and_then(|net| net.find(from, to)).filter(|_| written.is_ok());
+            let arrived = node.is_some_and(|node| node.install_snapshot(message, &mut &*bytes).is_ok());
+            let own = own.lock().expect("post").clone();
+            if let Some(own) = own {
+                own.report_snapshot(MemberId(to), arrived);
+            }
+        };
+        drop(std::thread::spawn(carry));
     }
 
     fn set_members(&self, membership: Arc<Membership>) {
@@ -158,6 +170,7 @@ impl Cluster {
 
     pub fn start(&mut self, at: usize) {
         let seat = &mut self.seats[at];
+        seat.home.engine = seat.home.engine.that_counts();
         let (engine, store) = (Arc::clone(&seat.home.engine), seat.home.store.clone());
         let letters =
             Post { net: Arc::downgrade(&self.net), own: Arc::clone(&seat.own), members: Arc::clone(&seat.members) };

@@ -4,9 +4,11 @@
 mod cluster;
 mod cluster_world;
 mod defragment;
+mod install;
 mod life;
 mod lives;
 mod load;
 mod points;
 mod refusals;
+mod snapshots;
 mod world;

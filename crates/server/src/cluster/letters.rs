@@ -122,8 +122,8 @@ impl Inbox for ToNode {
         self.node.report_snapshot(peer, ok);
     }
 
-    fn snapshot(&self, _message: raftpb::Message, _body: &mut dyn io::Read) -> Result<(), String> {
-        Err("this member cannot install a snapshot yet".into())
+    fn snapshot(&self, message: raftpb::Message, body: &mut dyn io::Read) -> Result<(), String> {
+        self.node.install_snapshot(message, body).map_err(|error| error.to_string())
     }
 
     fn removed(&self) {
