@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::framing::{Kind, MSG_APP, MSG_SNAP};
+use crate::framing::{Kind, MSG_APP, MSG_SNAP, type_name};
 use crate::metrics::Row;
 use crate::outbox::{Outbox, Refusal};
 use crate::picker::Picker;
@@ -115,7 +115,7 @@ impl Peer {
         if told == 0 || told + TELL_SECONDS <= now {
             self.told.store(now, Ordering::Relaxed);
             let fields = [
-                ("message-type", message.r#type().to_string()),
+                ("message-type", type_name(message.r#type()).to_owned()),
                 ("local-member-id", shared.identity.member.to_string()),
                 ("from", shared.identity.member.to_string()),
                 ("remote-peer-id", self.id.to_string()),

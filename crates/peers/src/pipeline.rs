@@ -71,6 +71,10 @@ async fn post(shared: &Shared, kept: &mut Kept, url: &PeerUrl, message: &raftpb:
 pub(crate) fn check(shared: &Shared, answer: &Answer, url: &PeerUrl, to: u64) -> Result<(), String> {
     match answer.status {
         204 => Ok(()),
+        // An etcd that was taken for another member answers so too: our list is out of date then, and we are not.
+        403 if answer.text().contains("mismatch member") => {
+            Err(format!("{:?} is not where member {to:x} listens", url.text))
+        }
         403 => {
             shared.told_removed();
             Err("the member has been permanently removed from the cluster".into())

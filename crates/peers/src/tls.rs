@@ -2,11 +2,11 @@
 //!
 //! A server is trusted if its chain ends at an authority of `--peer-trusted-ca-file` (without one: of the system), or if
 //! its very certificate stands in that file: Go accepts that, and self-signed certificates of small setups live by it.
-//! Every file is read again for every connection, so that a renewed certificate needs no restart. Nothing is offered by
+//! Every file that was named is read again for every connection, so that a renewed certificate needs no restart. Nothing is offered by
 //! ALPN: members speak HTTP/1.1, and an etcd that is offered `h2` would choose it and not speak it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -63,6 +63,8 @@ pub(crate) struct TlsDialler {
     settings: TlsSettings,
     provider: Arc<CryptoProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
+    /// What the system trusts; read when it is wanted first.
+    system: OnceLock<Arc<Trust>>,
 }
 
 impl TlsDialler {
@@ -89,7 +91,7 @@ impl TlsDialler {
                 "--cipher-suites, --tls-min-version and --tls-max-version together leave no way to connect".into()
             );
         }
-        let dialler = Self { settings, provider: Arc::new(provider), versions };
+        let dialler = Self { settings, provider: Arc::new(provider), versions, system: OnceLock::new() };
         dialler.config(false)?;
         Ok(dialler)
     }
@@ -113,7 +115,7 @@ impl TlsDialler {
         let chains: Arc<dyn ServerCertVerifier> = match &settings.trusted_ca_file {
             _ if settings.skip_verify => Arc::new(Anybody(Arc::clone(&self.provider))),
             Some(file) => Arc::new(Trust::of(&self.provider, file)?),
-            None if with_system => Arc::new(Trust::of_the_system(&self.provider)?),
+            None if with_system => self.of_the_system()?,
             None => Arc::new(Anybody(Arc::clone(&self.provider))),
         };
         let host = |name: &String| {
@@ -139,6 +141,14 @@ impl TlsDialler {
         // A resumed session would not be held against new authorities.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
+    }
+
+    fn of_the_system(&self) -> Result<Arc<Trust>, String> {
+        if let Some(trust) = self.system.get() {
+            return Ok(Arc::clone(trust));
+        }
+        let trust = Arc::new(Trust::of_the_system(&self.provider)?);
+        Ok(Arc::clone(self.system.get_or_init(|| trust)))
     }
 }
 

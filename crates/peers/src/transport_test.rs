@@ -27,6 +27,7 @@ enum Told {
     Message(Box<raftpb::Message>),
     Unreachable(u64),
     SnapshotSent(u64, bool),
+    SnapshotBegins(u64),
     Snapshot(u64, Result<Vec<u8>, String>),
     Removed,
 }
@@ -61,6 +62,7 @@ impl Inbox for Notes {
         if let Some(why) = self.refuse {
             return Err(why.into());
         }
+        self.tell(Told::SnapshotBegins(message.from()));
         let mut bytes = Vec::new();
         let read = body.read_to_end(&mut bytes).map(|_| bytes).map_err(|why| why.to_string());
         let result = read.as_ref().map(|_| ()).map_err(Clone::clone);
@@ -468,11 +470,16 @@ fn snapshots_arrive_whole_and_their_end_is_told() {
 #[test]
 fn half_a_snapshot_is_none() {
     let (a, b) = pair();
-    let write = |out: &mut dyn Write| {
+    let (begun, has_begun) = channel();
+    let write = move |out: &mut dyn Write| {
         out.write_all(&[7; 300_000])?;
+        // A request that breaks off before it has left was never one.
+        has_begun.recv_timeout(PATIENCE).unwrap();
         Err(std::io::Error::other("the store is broken"))
     };
     a.transport.send_snapshot(snapshot_message(1, 2), 500_000, Box::new(write));
+    b.wait(|told| (told == Told::SnapshotBegins(1)).then_some(()));
+    begun.send(()).unwrap();
     b.wait(|told| match told {
         Told::Snapshot(1, result) => {
             result.unwrap_err();

@@ -49,6 +49,32 @@ pub(crate) const MSG_APP_RESP: i32 = 4;
 pub(crate) const MSG_SNAP: i32 = 7;
 const MSG_HEARTBEAT: i32 = 8;
 
+/// etcd's name of a message's type, for its log lines.
+pub(crate) fn type_name(kind: i32) -> &'static str {
+    const NAMES: [&str; 19] = [
+        "MsgHup",
+        "MsgBeat",
+        "MsgProp",
+        "MsgApp",
+        "MsgAppResp",
+        "MsgVote",
+        "MsgVoteResp",
+        "MsgSnap",
+        "MsgHeartbeat",
+        "MsgHeartbeatResp",
+        "MsgUnreachable",
+        "MsgSnapStatus",
+        "MsgCheckQuorum",
+        "MsgTransferLeader",
+        "MsgTimeoutNow",
+        "MsgReadIndex",
+        "MsgReadIndexResp",
+        "MsgPreVote",
+        "MsgPreVoteResp",
+    ];
+    usize::try_from(kind).ok().and_then(|kind| NAMES.get(kind)).copied().unwrap_or("unknown")
+}
+
 /// Nobody to nobody: says that the line is alive.
 pub(crate) fn is_link_heartbeat(message: &raftpb::Message) -> bool {
     message.r#type() == MSG_HEARTBEAT && message.from() == 0 && message.to() == 0

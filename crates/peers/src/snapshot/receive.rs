@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::{CHUNKS, Place};
 use crate::exchange::chain;
-use crate::framing::MSG_SNAP;
+use crate::framing::{MSG_SNAP, type_name};
 use crate::service::{ServiceBody, admit, check, error, meet, no_content};
 use crate::transport::Shared;
 
@@ -56,7 +56,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
     let sender = ("remote-snapshot-sender-id", from.to_string());
     if message.r#type() != MSG_SNAP {
         row.snapshots_received.failed.add(1);
-        let kind = ("message-type", message.r#type().to_string());
+        let kind = ("message-type", type_name(message.r#type()).to_owned());
         shared.journal.warn("unexpected Raft message type", &[local, sender, kind]);
         return error(StatusCode::BAD_REQUEST, "wrong raft message type");
     }

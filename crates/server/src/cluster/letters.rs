@@ -27,9 +27,17 @@ pub struct Post {
     clock: Arc<dyn Clock>,
     log: Arc<dyn Log>,
     transport: OnceLock<Transport>,
-    /// Who is in the cluster, as it was told last. Held while the transport is told, so that an older word never comes
-    /// after a newer one.
-    membership: Mutex<Option<Arc<Membership>>>,
+    early: Mutex<Early>,
+}
+
+/// What the node said before the transport was there. Held while the transport is told, so that an older word never
+/// comes after a newer one.
+#[derive(Default)]
+struct Early {
+    /// Who is in the cluster, as it was told last.
+    membership: Option<Arc<Membership>>,
+    /// Whom a snapshot was meant for.
+    unsent: Vec<MemberId>,
 }
 
 impl Post {
@@ -42,8 +50,7 @@ impl Post {
         clock: Arc<dyn Clock>,
         log: Arc<dyn Log>,
     ) -> Self {
-        let (transport, membership) = (OnceLock::new(), Mutex::new(None));
-        Self { peer_urls, tls, dial_timeout, clock, log, transport, membership }
+        Self { peer_urls, tls, dial_timeout, clock, log, transport: OnceLock::new(), early: Mutex::default() }
     }
 
     /// Letters of `node` go out from now on, and others' reach it.
@@ -63,9 +70,11 @@ impl Post {
             journal: Arc::new(ToLog(Arc::clone(&self.log))),
         };
         let transport = Transport::new(config, Arc::new(ToNode { node: node.clone() }))?;
-        let membership = self.membership.lock();
+        let mut early = self.early.lock();
         let transport = self.transport.get_or_init(|| transport);
-        membership.iter().for_each(|membership| tell(transport, membership));
+        early.membership.iter().for_each(|membership| tell(transport, membership));
+        // Raft sends nothing more to who is said to get a snapshot.
+        early.unsent.drain(..).for_each(|to| node.report_snapshot(to, false));
         Ok(transport)
     }
 
@@ -90,17 +99,19 @@ impl Letters for Post {
 
     fn send_snapshot(&self, letter: SnapshotLetter) {
         let SnapshotLetter { message, total_bytes, body } = letter;
-        if let Some(transport) = self.transport.get() {
-            transport.send_snapshot(message, total_bytes, Box::new(move |out| body.write(out)));
+        let mut early = self.early.lock();
+        match self.transport.get() {
+            Some(transport) => transport.send_snapshot(message, total_bytes, Box::new(move |out| body.write(out))),
+            None => early.unsent.push(MemberId(message.to())),
         }
     }
 
     fn set_members(&self, membership: Arc<Membership>) {
-        let mut known = self.membership.lock();
+        let mut early = self.early.lock();
         if let Some(transport) = self.transport.get() {
             tell(transport, &membership);
         }
-        *known = Some(membership);
+        early.membership = Some(membership);
     }
 }
 
