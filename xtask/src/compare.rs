@@ -34,6 +34,7 @@ const FLAGS: &[Flag] = &[
     ("--members", "N", "members of each cluster in the row of clusters (3)"),
     ("--rounds", "N", "turns of each server where a run is short (quick: 3, else 5)"),
     ("--only", "TEXT", "only rows (or curves) whose name contains this"),
+    ("--scene", "NAME", "only rows of one scene: everyday, tls, idle, watchers, members, leases, big, bytes"),
     ("--dry", "", "do not write docs/performance.md and what belongs to it"),
     ("--dist", "", "measure what is shipped (fat LTO) instead of the ci profile"),
     ("--ours", "PATH", "a finished executable instead of a build"),
@@ -61,10 +62,15 @@ pub fn run(words: &[String]) -> Result<(), String> {
     let Some(flags) = Flags::read("bench-compare", FLAGS, words)? else { return Ok(()) };
     let quick = flags.has("--quick");
     let only = flags.text("--only").unwrap_or_default().to_owned();
-    let wanted = |row: &Row| !flags.has("--growth") && (row.quick || !quick) && row.name.contains(&only);
+    let scene = flags.text("--scene");
+    let wanted = |row: &Row| {
+        let here = scene.is_none_or(|scene| format!("{:?}", row.scene).to_lowercase() == scene);
+        !flags.has("--growth") && (row.quick || !quick) && here && row.name.contains(&only)
+    };
     if !flags.has("--growth") && !ROWS.iter().any(wanted) {
         let names = ROWS.iter().map(|row| row.name).collect::<Vec<_>>().join("; ");
-        return Err(format!("--only {only:?} leaves no row: the rows are {names}"));
+        let scene = scene.unwrap_or("any");
+        return Err(format!("--only {only:?} and --scene {scene:?} leave no row: the rows are {names}"));
     }
     let go_client = ROWS.iter().any(|row| row.how == How::GoClient && wanted(row));
     let candidates = candidates(&flags, go_client)?;
@@ -79,6 +85,10 @@ pub fn run(words: &[String]) -> Result<(), String> {
     }
     for scene in SCENES {
         stage.play(*scene);
+        // What took long is not lost when somebody ends the run before its end.
+        if !flags.has("--dry") {
+            stage.book.save()?;
+        }
     }
     let failures = stage.failures;
     println!("\nMedians, etcd → ours (ratio ours / etcd), in {:.0} s\n", began.elapsed().as_secs_f64());
@@ -129,5 +139,6 @@ mod tests {
     fn a_wrong_choice_names_the_rows() {
         let error = run(&["--only".into(), "nonsense".into()]).unwrap_err();
         assert!(error.contains("put, 1 client"), "{error}");
+        assert!(run(&["--scene".into(), "attic".into()]).unwrap_err().contains("\"attic\" leave no row"));
     }
 }
