@@ -120,6 +120,7 @@ pub const ANON: &str = "server_rss_anon_bytes";
 pub const RESTART: &str = "restart_us";
 pub const WORST_PUT: &str = "worst_put_us";
 pub const STRIPPED: &str = "stripped_bytes";
+pub const FAILED_PUTS: &str = "failed_puts";
 
 const fn row(name: &'static str, scene: Scene, words: &'static str, musts: &'static [Must]) -> Row {
     Row { name, scene, how: How::Bench, words, quick: false, musts }
@@ -303,6 +304,7 @@ pub const FIGURES: &[Figure] = &[
     figure("bench_cpu_us_per_op", "the generator's CPU per op", "µs", 1.0, true),
     figure(RESTART, "time to the first read", "ms", 1000.0, false),
     figure(WORST_PUT, "slowest put meanwhile", "ms", 1000.0, false),
+    figure(FAILED_PUTS, "puts refused meanwhile", "", 1.0, false),
     figure(STRIPPED, "size", "MiB", MIB, false),
 ];
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::book::{Book, Entry, Pair};
 use super::machine;
-use super::rows::{ANON, FIGURES, GROWTH, How, RESTART, ROWS, Row, STRIPPED, Scene, WORST_PUT};
+use super::rows::{ANON, FAILED_PUTS, FIGURES, GROWTH, How, RESTART, ROWS, Row, STRIPPED, Scene, WORST_PUT};
 use crate::member::{Cluster, Member, Place, Wire, leave_alone};
 use crate::stats::short;
 use crate::{bins, json};
@@ -93,10 +93,11 @@ impl Stage<'_> {
             Scene::Bytes => self.bytes(&rows, &mut sums),
             Scene::Members => self.clusters(&rows, &mut sums),
         };
-        if let Err(error) = played {
-            eprintln!("\n{scene:?} failed: {error}");
-            self.failures.push(error);
+        let failures = played.unwrap_or_else(|error| vec![error]);
+        for failure in &failures {
+            eprintln!("{scene:?}: {failure}");
         }
+        self.failures.extend(failures);
         for (name, mut entry) in sums {
             entry.note.clone_from(&note);
             // A row that only one side could do is no comparison.
@@ -113,7 +114,8 @@ impl Stage<'_> {
         wire: Wire,
         rounds: u64,
         sums: &mut BTreeMap<&'static str, Entry>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<String>, String> {
+        let mut failures = Vec::new();
         for round in 0..rounds {
             eprint!("round {}/{rounds}:", round + 1);
             let mut stages = Vec::new();
@@ -125,17 +127,17 @@ impl Stage<'_> {
             for row in rows {
                 eprint!(" {}", row.name);
                 for (side, member, _) in &stages {
-                    let values = self.measure(row, &Target::of(member, wire)).map_err(|e| told(*side, e))?;
-                    note(sums, row.name, *side, &values);
+                    take(sums, &mut failures, row.name, *side, self.measure(row, &Target::of(member, wire)));
                 }
                 eprint!(";");
             }
             eprintln!();
         }
-        Ok(())
+        Ok(failures)
     }
 
-    fn clusters(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<(), String> {
+    fn clusters(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<Vec<String>, String> {
+        let mut failures = Vec::new();
         let rounds = self.rounds.min(3);
         for round in 0..rounds {
             eprint!("{} members, round {}/{rounds}:", self.members, round + 1);
@@ -146,31 +148,30 @@ impl Stage<'_> {
                 let cluster = Cluster::start(self.program(side), &place, self.members).map_err(|e| told(side, e))?;
                 let target = Target { endpoints: cluster.clients(), pids: cluster.pids(), wire: Wire::Plain };
                 for row in rows {
-                    let values = self.measure(row, &target).map_err(|e| told(side, e))?;
-                    note(sums, row.name, side, &values);
+                    take(sums, &mut failures, row.name, side, self.measure(row, &target));
                 }
             }
             eprintln!();
         }
-        Ok(())
+        Ok(failures)
     }
 
     /// One run of two million puts each: long enough that whatever is written behind is in it.
-    fn bytes(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<(), String> {
+    fn bytes(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<Vec<String>, String> {
+        let mut failures = Vec::new();
         for (round, row) in rows.iter().enumerate() {
             eprint!("{}:", row.name);
             for side in turn(round as u64) {
                 let place = Place::new(&format!("compare-{side:?}"))?;
                 let member = Member::start(self.program(side), &place)?;
-                let values = self.measure(row, &Target::of(&member, Wire::Plain)).map_err(|e| told(side, e))?;
-                note(sums, row.name, side, &values);
+                take(sums, &mut failures, row.name, side, self.measure(row, &Target::of(&member, Wire::Plain)));
             }
             eprintln!();
         }
-        Ok(())
+        Ok(failures)
     }
 
-    fn idle(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<(), String> {
+    fn idle(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<Vec<String>, String> {
         let [idle, size] =
             ["idle for 10 s", "stripped executable"].map(|name| rows.iter().find(|row| row.name == name));
         if let Some(row) = idle {
@@ -194,11 +195,12 @@ impl Stage<'_> {
                 note(sums, row.name, side, &Values::from([(STRIPPED.to_owned(), bytes)]));
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// A million keys with three revisions, loaded once per side; the next round reads the same store again.
-    fn big(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<(), String> {
+    fn big(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<Vec<String>, String> {
+        let mut failures = Vec::new();
         for side in [Side::Etcd, Side::Ours] {
             let place = Place::new(&format!("compare-{side:?}"))?;
             let program = self.program(side);
@@ -233,12 +235,12 @@ impl Stage<'_> {
                             }
                         }
                     };
-                    note(sums, row.name, side, &values.map_err(|e| told(side, e))?);
+                    take(sums, &mut failures, row.name, side, values);
                 }
             }
             eprintln!();
         }
-        Ok(())
+        Ok(failures)
     }
 
     /// The executable of `side`.
@@ -266,10 +268,13 @@ impl Stage<'_> {
                     self.start("put --key-size 12 --key-space-size 1000000 --rate 500 --duration 20s", target)?;
                 leave_alone(Duration::from_secs(2));
                 let chore = self.bench(&chore(row.words), target);
-                let puts = json::numbers(&finish(puts)?);
+                // Puts that were refused for having waited too long are what is looked for here, not a broken run.
+                let (report, _) = ended(puts)?;
+                let puts = json::numbers(&report);
                 let mut values = chore?;
-                let worst = puts.get("max_us").copied().ok_or("a run of puts without its slowest")?;
+                let worst = puts.get("max_us").copied().ok_or_else(|| format!("no slowest put: {report}"))?;
                 values.insert(WORST_PUT.to_owned(), worst);
+                values.insert(FAILED_PUTS.to_owned(), puts.get("errors").copied().unwrap_or(0.0));
                 values
             }
         };
@@ -317,13 +322,19 @@ fn chore(words: &str) -> String {
 }
 
 /// Waits for a load and returns its report.
-fn finish((child, words): (Child, String)) -> Result<String, String> {
+fn finish(load: (Child, String)) -> Result<String, String> {
+    let words = load.1.clone();
+    match ended(load)? {
+        (report, None) => Ok(report),
+        (report, Some(status)) => Err(format!("`{words}`: {status}\n{report}")),
+    }
+}
+
+/// Waits for a load and returns its report, and how it ended if not well.
+fn ended((child, words): (Child, String)) -> Result<(String, Option<ExitStatus>), String> {
     let output = child.wait_with_output().map_err(|error| format!("`{words}`: {error}"))?;
     let report = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() {
-        return Err(format!("`{words}`: {}\n{report}", output.status));
-    }
-    Ok(report)
+    Ok((report, Some(output.status).filter(|status| !status.success())))
 }
 
 /// Whose turn is first in this round.
@@ -333,6 +344,20 @@ pub fn turn(round: u64) -> [Side; 2] {
 
 fn told(side: Side, error: String) -> String {
     format!("{side:?}: {error}")
+}
+
+/// Notes the figures of one run, or that it failed: one row less is no reason to lose the others.
+fn take(
+    sums: &mut BTreeMap<&'static str, Entry>,
+    failures: &mut Vec<String>,
+    name: &'static str,
+    side: Side,
+    values: Result<Values, String>,
+) {
+    match values {
+        Ok(values) => note(sums, name, side, &values),
+        Err(error) => failures.push(told(side, format!("{name}: {error}"))),
+    }
 }
 
 /// Notes the figures of one run; fields that no figure has are left out.
