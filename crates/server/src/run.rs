@@ -9,10 +9,12 @@ use milepost_api::{ApiConfig, DoorError, Doors};
 use milepost_env::OsClock;
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
+use milepost_peers::Transport;
 
 use crate::cluster::discovery;
 use crate::cluster::forming::{self, Place};
 use crate::cluster::letters::Post;
+use crate::cluster::{ticks, versions};
 use crate::config::cluster;
 use crate::config::logging::{LogPlan, LogRefusal};
 use crate::config::settings::{Note, Refusal, Settings};
@@ -235,6 +237,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     let node = Node::start(&told, wiring::world(&config, &post, log)).map_err(End::failed)?;
     let transport = post.open(&node).map_err(End::failed).inspect_err(|_| node.stop())?.clone();
     peers.peer_service = Some(transport.service());
+    watch_over(&config, &node, &transport, log).map_err(End::failed).inspect_err(|_| node.stop())?;
     clients.more_metrics = Some(Arc::new(move || transport.metrics()));
     drop(peer_port);
     let doors = AllDoors::open(peers, clients, post, &node).inspect_err(|_| node.stop())?;
@@ -242,7 +245,10 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
         None => {}
         // As etcd, which catches no signal before it is ready: at once.
         Some(Stop::Signal(signal)) => return Ok(shut_down(&config, log, doors, &node, signal, Duration::ZERO)),
-        Some(Stop::Stopped(StopReason::Broken(why))) => return Err(End::failed(why)),
+        Some(Stop::Stopped(StopReason::Broken(why))) => {
+            node.stop();
+            return Err(End::failed(why));
+        }
         Some(Stop::Stopped(reason)) => {
             node.stop();
             return Ok(after(reason, &**log));
@@ -264,6 +270,18 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
             Ok(after(reason, &**log))
         }
     }
+}
+
+/// What a member does beside serving, on threads that end with it.
+fn watch_over(config: &Config, node: &Node, transport: &Transport, log: &Arc<dyn Log>) -> Result<(), String> {
+    let no_thread = |error: std::io::Error| error.to_string();
+    let ask = wiring::ask(config).map_err(|refusal| refusal.complaint)?;
+    let patience = Duration::from_secs(5) + 2 * config.election;
+    versions::watch(node.clone(), ask, config.downgrade_interval, patience, Arc::clone(log)).map_err(no_thread)?;
+    if config.advances_ticks {
+        ticks::advance(node.clone(), transport.clone(), config.election, Arc::clone(log)).map_err(no_thread)?;
+    }
+    Ok(())
 }
 
 /// Waits until clients may be answered; otherwise what ended the member before.

@@ -238,12 +238,14 @@ impl Duties {
         self.propose(shared, Some(Duty::Publish), Request::ClusterMemberAttrSet(request), out);
     }
 
-    /// A lone member decides alone. Of several, the slowest one's version counts, which only their doors can tell.
+    /// A lone member decides alone, before anybody has looked. Of several, the slowest one's version counts, which only
+    /// their doors can tell; and a downgrade is the business of whoever watches those.
     fn set_version(&mut self, now: Duration, shared: &Shared, out: &mut Vec<OwnProposal>) {
         if !is_due(self.version, now) || shared.reader.members().len() > 1 {
             return;
         }
-        if shared.reader.cluster_version().is_some_and(|version| version >= self.server_version) {
+        let cluster = shared.reader.cluster();
+        if cluster.downgrade.enabled || cluster.version.is_some_and(|version| version >= self.server_version) {
             self.version = State::Done;
             return;
         }

@@ -4,3 +4,5 @@ pub mod ask;
 pub mod discovery;
 pub mod forming;
 pub mod letters;
+pub mod ticks;
+pub mod versions;

@@ -114,6 +114,10 @@ pub struct Config {
     pub security: Security,
     /// The disk is never waited for.
     pub unsafe_no_fsync: bool,
+    /// How often the end of a downgrade is looked for; 0: never.
+    pub downgrade_interval: Duration,
+    /// The first election comes soon once others are connected.
+    pub advances_ticks: bool,
     /// See `--force-new-cluster`.
     pub force_new_cluster: bool,
     /// Read at start, because etcd complains about them later than about the rest.
@@ -224,6 +228,8 @@ impl Config {
             gates: Gates::parse(text("feature-gates"))?,
             security,
             unsafe_no_fsync: read.yes("unsafe-no-fsync"),
+            downgrade_interval: read.span("downgrade-check-time"),
+            advances_ticks: read.yes("initial-election-tick-advance"),
             force_new_cluster: read.yes("force-new-cluster"),
             auto_compaction: (text("auto-compaction-mode").to_owned(), text("auto-compaction-retention").to_owned()),
             name,

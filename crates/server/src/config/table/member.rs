@@ -12,7 +12,7 @@ pub(super) const MEMBER: &[Flag] = rows! { Member:
 "snapshot-catchup-entries"      Unsigned,   "5000",                  Works, "Log entries kept behind a Raft snapshot for slow followers; 0: the default.";
 "heartbeat-interval"            Unsigned,   "100",                   Works, "Milliseconds between heartbeats of the leader.";
 "election-timeout"              Unsigned,   "1000",                  Works, "Milliseconds without a heartbeat before an election; 5 heartbeats to 50000.";
-"initial-election-tick-advance" Bool,       "true",                  Nothing("a lone member always elects itself at once"), "Shorten the first election timeout after a start.";
+"initial-election-tick-advance" Bool,       "true",                  Works, "Shorten the first election timeout after a start.";
 "listen-peer-urls"              Urls,       "http://localhost:2380", Works, "Where to listen for other members; the host is an IP address or localhost.";
 "listen-client-urls"            Urls,       "http://localhost:2379", Works, "Where to listen for clients, gRPC and HTTP alike; needs --advertise-client-urls beside it.";
 "listen-client-http-urls"       Urls,       "",                      Works, "Where to listen for HTTP alone; --listen-client-urls then serves gRPC alone.";

@@ -40,7 +40,7 @@ pub(super) const UPKEEP: &[Flag] = rows! { Upkeep:
 "compaction-batch-limit"        Signed,   "0",     Works, "Revisions that one step of a compaction looks at; 0: 1000.";
 "compaction-sleep-interval"     Span,     "0s",    Works, "Pause between such steps; 0: 10ms.";
 "watch-progress-notify-interval" Span,    "0s",    Works, "Time between progress replies to watchers that ask for them; 0: 10m; at least 100ms.";
-"downgrade-check-time"          Span,     "5s",    Nothing("downgrades need other members"), "Look for the end of a downgrade this often; 0: never.";
+"downgrade-check-time"          Span,     "5s",    Works, "Look for the end of a downgrade this often; 0: never.";
 "bootstrap-defrag-threshold-megabytes" Unsigned, "0", Works, "Defragment at start if that frees this much; 0: never.";
 "max-learners"                  Signed,   "1",     Nothing(PEERS), "Learners that the cluster may have at once.";
 "config-file"                   Text,     "",      Works, "Read everything from this YAML or JSON file; other flags and variables are ignored then.";
