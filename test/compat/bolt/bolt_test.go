@@ -14,26 +14,14 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"milepost.dev/test/compat/harness"
 )
 
 // copier is the example of crates/bolt that reads a database and writes it again; `cargo test` builds it. Empty: etcd is
 // on both sides.
 func copier(t *testing.T) string {
-	if path := os.Getenv("BOLT_COPY"); path != "" {
-		return path
-	}
-	binary := os.Getenv("MILEPOST_BIN")
-	if filepath.Base(binary) == "refetcd" || binary == "reference" {
-		return ""
-	}
-	if binary == "" {
-		binary = "../../../target/ci/milepost"
-	}
-	path := filepath.Join(filepath.Dir(binary), "../debug/examples/bolt_copy")
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: build it with `cargo build -p milepost-bolt --example bolt_copy`, or name it in BOLT_COPY", err)
-	}
-	return path
+	return harness.Example(t, "milepost-bolt", "bolt_copy", "BOLT_COPY")
 }
 
 // etcd's ten buckets.

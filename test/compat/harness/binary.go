@@ -156,6 +156,27 @@ func NeedOwnSubject(t testing.TB) {
 	}
 }
 
+// Example returns an example program of crate, which `cargo test` builds beside the subject; env names another. Empty: etcd
+// is on both sides, and nothing of ours takes part.
+func Example(t testing.TB, crate, name, env string) string {
+	t.Helper()
+	if path := os.Getenv(env); path != "" {
+		return path
+	}
+	binary := os.Getenv("MILEPOST_BIN")
+	if filepath.Base(binary) == "refetcd" || binary == "reference" {
+		return ""
+	}
+	if binary == "" {
+		binary = filepath.Join(Root(t), "..", "..", "target", "ci", "milepost")
+	}
+	path := filepath.Join(filepath.Dir(binary), "..", "debug", "examples", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: build it with `cargo build -p %s --example %s`, or name it in %s", err, crate, name, env)
+	}
+	return path
+}
+
 func digest(t testing.TB, path string) [sha256.Size]byte {
 	t.Helper()
 	f, err := os.Open(path)

@@ -10,26 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	"milepost.dev/test/compat/harness"
 	"milepost.dev/test/compat/waldir"
 )
 
 // dumper is the example of crates/wal that prints a log as JSON lines; `cargo test` builds it. Empty: etcd is on both sides.
 func dumper(t *testing.T) string {
-	if path := os.Getenv("WAL_DUMP"); path != "" {
-		return path
-	}
-	binary := os.Getenv("MILEPOST_BIN")
-	if filepath.Base(binary) == "refetcd" || binary == "reference" {
-		return ""
-	}
-	if binary == "" {
-		binary = "../../../target/ci/milepost"
-	}
-	path := filepath.Join(filepath.Dir(binary), "../debug/examples/wal_dump")
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: build it with `cargo build -p milepost-wal --example wal_dump`, or name it in WAL_DUMP", err)
-	}
-	return path
+	return harness.Example(t, "milepost-wal", "wal_dump", "WAL_DUMP")
 }
 
 // TestOurReader: logs written by etcd's code, whole, torn and damaged, read by ours.
