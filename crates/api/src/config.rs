@@ -246,7 +246,8 @@ pub struct ApiConfig {
     pub is_pprof_on: bool,
     /// Feature gates, for `etcd_server_feature_enabled`.
     pub features: Vec<Feature>,
-    /// Remember calls and serve `/debug/requests` (`--log-level=debug`). Costs a lock per call.
+    /// Remember calls, serve `/debug/requests` and report every call to `on_slow` (`--log-level=debug`). Costs a lock per
+    /// call.
     pub is_tracing_on: bool,
     /// The health service says "not serving" while the store is being defragmented (feature `StopGRPCServiceOnDefrag`).
     pub stop_serving_on_defragment: bool,
@@ -260,7 +261,7 @@ pub struct ApiConfig {
     pub peer_service: Option<PeerService>,
     /// More of `/metrics`, in its format: of what lies beside the node.
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
-    /// Told about slow calls, on the door's thread: must not block.
+    /// Told about slow calls, and with `is_tracing_on` about all, on the door's thread: must not block.
     pub on_slow: Option<Arc<dyn Fn(SlowCall) + Send + Sync>>,
 }
 

@@ -384,12 +384,11 @@ impl Door {
         .await;
     }
 
-    /// Reports a call that took long.
+    /// Reports a call that took long, or any if all are told of.
     pub(crate) fn note_slow(&self, took: Duration, describe: impl FnOnce() -> SlowCall) {
         let limit = self.config.limits.slow_unary;
         if let Some(report) = &self.config.on_slow
-            && took > limit
-            && !limit.is_zero()
+            && (took > limit && !limit.is_zero() || self.config.is_tracing_on)
         {
             report(describe());
         }

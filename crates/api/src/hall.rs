@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use milepost_node::log::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
@@ -210,6 +211,10 @@ impl Hall {
             // Waits with one guest at the threshold. Taken before accepting, a quiet door would keep a place from a
             // busy one.
             let Ok(socket) = Arc::clone(self.sockets.of(entrance.ways)).acquire_owned().await else { return };
+            self.door.config.log.debug_with("accepted a connection", || {
+                let places = self.sockets.of(entrance.ways).available_permits();
+                [("remote-addr", shown(remote)), ("places-left", places.into())]
+            });
             spawn(Rc::clone(&self).host(wire, remote, entrance.ways, self.seats.take(socket)));
         }
     }
@@ -296,6 +301,11 @@ impl Hall {
             }
         }
     }
+}
+
+/// Who calls, for the log.
+fn shown(remote: Option<SocketAddr>) -> Value {
+    remote.map_or_else(|| "@".into(), |remote| remote.to_string().into())
 }
 
 /// How far apart pings must be. In etcd it is gRPC's own server that insists, which TLS with pages goes past.

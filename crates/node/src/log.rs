@@ -89,6 +89,11 @@ pub trait Log: Send + Sync {
         msg: &str,
         fields: &[(&str, Value)],
     );
+
+    /// Does anybody read messages of `level`? If not, nobody needs to make them.
+    fn is_on(&self, _level: Level) -> bool {
+        true
+    }
 }
 
 impl dyn Log + '_ {
@@ -102,6 +107,14 @@ impl dyn Log + '_ {
     #[track_caller]
     pub fn debug(&self, msg: &str, fields: &[(&str, Value)]) {
         self.log_at(Level::Debug, None, Location::caller(), msg, fields);
+    }
+
+    /// As [`Self::debug`], with fields that are made only if somebody reads them: for what happens often.
+    #[track_caller]
+    pub fn debug_with<const N: usize>(&self, msg: &str, fields: impl FnOnce() -> [(&'static str, Value); N]) {
+        if self.is_on(Level::Debug) {
+            self.log_at(Level::Debug, None, Location::caller(), msg, &fields());
+        }
     }
 
     /// [`Level::Info`] without a sub-logger.
@@ -136,6 +149,10 @@ impl Log for NoLog {
         _msg: &str,
         _fields: &[(&str, Value)],
     ) {
+    }
+
+    fn is_on(&self, _level: Level) -> bool {
+        false
     }
 }
 

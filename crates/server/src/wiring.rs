@@ -8,7 +8,7 @@ use milepost_api::{
     ApiConfig, CipherSuite, Feature, Limits, Listen, Listener, Role, SlowCall, TlsSettings, TlsVersion,
 };
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
-use milepost_node::log::{Log, Value};
+use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Letters, NodeConfig, World};
 
 use crate::auto_tls::{self, Pair};
@@ -113,7 +113,7 @@ impl From<Refusal> for Fault {
 /// TLS is asked for without what it needs; in etcd's words.
 pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
     let listeners = listeners(config);
-    let told = Arc::clone(log);
+    let (told, slow) = (Arc::clone(log), config.slow_unary);
     Ok(ApiConfig {
         tls: tls(config, &**log)?,
         listeners,
@@ -149,7 +149,10 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
         stop_serving_on_defragment: config.gates.is_named_on("StopGRPCServiceOnDefrag"),
         log: Arc::clone(log),
         on_slow: Some(Arc::new(move |call: SlowCall| {
-            told.warn(
+            let level = if call.took > slow { Level::Warn } else { Level::Debug };
+            told.log(
+                level,
+                None,
                 "request stats",
                 &[
                     ("start time", log_time(SystemTime::now() - call.took).into()),

@@ -97,6 +97,11 @@ impl Suite {
             }
             let result = check.run(door).await;
             door.page.note_check(self.name(), name, result.is_ok());
+            if result.is_ok() {
+                door.config
+                    .log
+                    .debug_with("Health check OK", || [("path", self.name().into()), ("check", name.into())]);
+            }
             is_well &= result.is_ok();
             let written = match result {
                 Ok(()) => writeln!(lines, "[+]{name} ok"),

@@ -16,6 +16,7 @@ pub(crate) async fn page(door: &Rc<Door>, query: &Query) -> Reply {
     match reason(door, query).await {
         None => {
             door.metrics.health_success.add(1);
+            door.config.log.debug_with("/health OK", || [("status-code", 200_u64.into())]);
             super::page(StatusCode::OK, "text/plain; charset=utf-8", r#"{"health":"true","reason":""}"#)
         }
         Some(reason) => {

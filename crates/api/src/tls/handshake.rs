@@ -52,7 +52,37 @@ pub(crate) async fn shake<I: AsyncRead + AsyncWrite + Unpin>(
     demands: Demands,
 ) -> Option<Guest<I>> {
     let shaken = attempt(PATIENCE, &System, keeper, io, remote, demands).await;
-    shaken.map_err(|rejection| rejection.tell(log, remote)).ok()
+    match shaken {
+        Ok(guest) => {
+            tell_guest(log, &guest, remote);
+            Some(guest)
+        }
+        Err(rejection) => {
+            rejection.tell(log, remote);
+            None
+        }
+    }
+}
+
+fn tell_guest<I>(log: &dyn Log, guest: &Guest<I>, remote: Option<SocketAddr>) {
+    let session = guest.stream.get_ref().1;
+    log.debug_with("shook hands with a client", || {
+        let name = session.peer_certificates().and_then(|shown| Subject::read(shown.first()?));
+        [
+            ("remote-addr", remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string()).into()),
+            ("server-name", session.server_name().unwrap_or_default().into()),
+            ("version", session.protocol_version().map_or_else(String::new, |version| format!("{version:?}")).into()),
+            (
+                "cipher-suite",
+                session
+                    .negotiated_cipher_suite()
+                    .map_or_else(String::new, |suite| format!("{:?}", suite.suite()))
+                    .into(),
+            ),
+            ("http2", guest.is_http2.into()),
+            ("common-name", name.map_or_else(String::new, |subject| subject.common_name).into()),
+        ]
+    });
 }
 
 async fn attempt<I: AsyncRead + AsyncWrite + Unpin>(

@@ -173,6 +173,7 @@ impl ApplyLoop {
             EntryKind::Normal => request_id::of_request(entry.data()),
             EntryKind::ConfChange => request_id::of_conf_change(entry.data()),
         });
+        self.shared.log.debug_with("Applying entries", || [("num-entries", entries.len().into())]);
         self.ids.clear();
         self.ids.extend(ids);
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -212,6 +213,15 @@ impl ApplyLoop {
         let index = entry.index();
         let empty = Bytes::new();
         let data = entry.data.as_ref().unwrap_or(&empty);
+        self.shared.log.debug_with("Applying entry", || {
+            let kind = if kind(entry) == EntryKind::ConfChange { "EntryConfChange" } else { "EntryNormal" };
+            [
+                ("entry-index", index.into()),
+                ("entry-term", entry.term().into()),
+                ("entry-type", kind.into()),
+                ("entry-bytes", data.len().into()),
+            ]
+        });
         let start = self.shared.now();
         let subject = Entry { index: LogIndex(index), term: Term(entry.term()), kind: kind(entry), data };
         let applied = match self.machine.apply(subject, waiter.is_some()) {

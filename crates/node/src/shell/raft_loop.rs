@@ -4,12 +4,12 @@ use super::apply_loop::ApplyJob;
 use super::duties::{Duties, Duty};
 use super::log_loop::LogJob;
 use super::reads::UnconfirmedReads;
-use super::role_log::log_role_change;
+use super::role_log::{log_role_change, log_step};
 use super::sender::{self, Spawn};
 use super::shared::{Shared, StopReason};
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::letters::Letters;
-use crate::log::Value;
+use crate::log::{Level, Value};
 use crate::request_id;
 use crate::waiter::{Answers, Completion, NodeError, Pending, Waiter};
 use bytes::Bytes;
@@ -104,6 +104,8 @@ pub(crate) struct RaftLoop {
     effects: Vec<Effect>,
     tick: Duration,
     next_tick: Duration,
+    /// Where the store was durable when the log was last told.
+    told_durable: u64,
     next_expiry: Duration,
     /// Who is in the cluster that this member joins, while its own log does not say so yet.
     acquaintances: Vec<Member>,
@@ -141,6 +143,7 @@ impl RaftLoop {
             effects: Vec::new(),
             tick,
             next_tick: now + tick,
+            told_durable: 0,
             next_expiry: now + EXPIRY_INTERVAL,
             acquaintances: config.join.as_ref().map(|join| join.members.clone()).unwrap_or_default(),
             told_applied,
@@ -273,6 +276,7 @@ impl RaftLoop {
             self.next_expiry = now + EXPIRY_INTERVAL;
             self.expire(now);
         }
+        self.tell_durable();
         let store = self.shared.store();
         if let Some(why) = store.failed() {
             self.shared.broken(why);
@@ -300,6 +304,17 @@ impl RaftLoop {
         let Some(to) = self.core.successor() else { return Succession::Nobody };
         self.handle(Input::TransferLeader(to));
         Succession::Asked(to)
+    }
+
+    /// A line when a commit of the store has become durable.
+    fn tell_durable(&mut self) {
+        let log = &self.shared.log;
+        if log.is_on(Level::Debug) {
+            let durable = self.shared.store().durable().index.0;
+            if std::mem::replace(&mut self.told_durable, durable) != durable {
+                log.debug("the store has committed", &[("durable-index", durable.into())]);
+            }
+        }
     }
 
     fn answer_over_quota(&mut self) {
@@ -356,6 +371,9 @@ impl RaftLoop {
     }
 
     fn handle(&mut self, input: Input) {
+        if let Input::Message(message) = &input {
+            log_step(&*self.shared.log, "received", message);
+        }
         let mut effects = std::mem::take(&mut self.effects);
         if let Err(error) = self.core.handle(input, &mut effects) {
             self.shared.broken(error);
@@ -405,6 +423,7 @@ impl RaftLoop {
 
     /// Raft's wish for a snapshot is not yet one.
     fn send(&self, mut messages: Vec<raftpb::Message>) {
+        messages.iter().for_each(|message| log_step(&*self.shared.log, "sent", message));
         for message in messages.extract_if(.., |message| message.r#type() == MESSAGE_SNAPSHOT) {
             sender::send(&self.shared, &self.letters, &self.spawn, message);
         }

@@ -1,5 +1,7 @@
 //! etcd's lines about who leads.
 
+use milepost_proto::raftpb;
+
 use crate::core::RoleChange;
 use crate::log::{Level, Log};
 
@@ -8,6 +10,29 @@ pub(crate) fn log_role_change(log: &dyn Log, id: u64, change: &RoleChange) {
     for line in lines(id, change) {
         log.log(Level::Info, Some("raft"), &line, &[]);
     }
+}
+
+/// A line about a message that decides who leads, or carries a whole state. The rest would be a line per tick and peer.
+pub(crate) fn log_step(log: &dyn Log, verb: &str, message: &raftpb::Message) {
+    if !log.is_on(Level::Debug) {
+        return;
+    }
+    let name = match message.r#type() {
+        5 => "MsgVote",
+        6 => "MsgVoteResp",
+        7 => "MsgSnap",
+        13 => "MsgTransferLeader",
+        14 => "MsgTimeoutNow",
+        17 => "MsgPreVote",
+        18 => "MsgPreVoteResp",
+        _ => return,
+    };
+    let outcome = if message.reject() { " (rejection)" } else { "" };
+    let (from, to, term) = (message.from(), message.to(), message.term());
+    let (log_term, index) = (message.log_term(), message.index());
+    let line =
+        format!("{verb} {name}{outcome} from {from:x} to {to:x} at term {term} [logterm: {log_term}, index: {index}]");
+    log.log(Level::Debug, Some("raft"), &line, &[]);
 }
 
 fn lines(id: u64, change: &RoleChange) -> Vec<String> {

@@ -20,6 +20,19 @@ fn without_rules_everybody_is_let_in() {
 }
 
 #[test]
+fn at_debug_connections_are_told() {
+    run(async {
+        let stage = Stage::new();
+        let (_server, address) = stage.serve(Role::Mixed, stage.strict());
+        stage.caller().with(stage.authority.issue("friend", &[])).puts(address).await;
+        stage.log.reach(1, "Debug accepted a connection").await;
+        stage.log.reach(1, "Debug shook hands with a client").await;
+        stage.log.reach(1, "TLSv1_3").await;
+        stage.log.reach(1, "friend").await;
+    });
+}
+
+#[test]
 fn authorities_alone_demand_certificates() {
     run(async {
         let stage = Stage::new();
