@@ -35,6 +35,7 @@ const FLAGS: &[Flag] = &[
     ("--rounds", "N", "turns of each server where a run is short (quick: 3, else 5)"),
     ("--only", "TEXT", "only rows (or curves) whose name contains this"),
     ("--scene", "NAME", "only rows of one scene: everyday, tls, idle, watchers, members, leases, big, bytes"),
+    ("--page", "", "measure nothing, write the page again from what was measured"),
     ("--dry", "", "do not write docs/performance.md and what belongs to it"),
     ("--dist", "", "measure what is shipped (fat LTO) instead of the ci profile"),
     ("--ours", "PATH", "a finished executable instead of a build"),
@@ -60,6 +61,10 @@ const SCENES: &[Scene] = &[
 /// A build failed; a server or a run failed: the other scenes are played first.
 pub fn run(words: &[String]) -> Result<(), String> {
     let Some(flags) = Flags::read("bench-compare", FLAGS, words)? else { return Ok(()) };
+    if flags.has("--page") {
+        println!("{}", page::write(&Book::open()?)?.display());
+        return Ok(());
+    }
     let quick = flags.has("--quick");
     let only = flags.text("--only").unwrap_or_default().to_owned();
     let scene = flags.text("--scene");

@@ -127,6 +127,7 @@ impl Stage<'_> {
             for row in rows {
                 eprint!(" {}", row.name);
                 for (side, member, _) in &stages {
+                    eprint!(" {side:?}");
                     take(sums, &mut failures, row.name, *side, self.measure(row, &Target::of(member, wire)));
                 }
                 eprint!(";");
@@ -148,6 +149,7 @@ impl Stage<'_> {
                 let cluster = Cluster::start(self.program(side), &place, self.members).map_err(|e| told(side, e))?;
                 let target = Target { endpoints: cluster.clients(), pids: cluster.pids(), wire: Wire::Plain };
                 for row in rows {
+                    eprint!(" {side:?}");
                     take(sums, &mut failures, row.name, side, self.measure(row, &target));
                 }
             }
@@ -164,6 +166,7 @@ impl Stage<'_> {
             for side in turn(round as u64) {
                 let place = Place::new(&format!("compare-{side:?}"))?;
                 let member = Member::start(self.program(side), &place)?;
+                eprint!(" {side:?}");
                 take(sums, &mut failures, row.name, side, self.measure(row, &Target::of(&member, Wire::Plain)));
             }
             eprintln!();
