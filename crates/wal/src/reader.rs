@@ -12,7 +12,8 @@
 //!   a bit turned:  a checksum is wrong, a length is absurd, or a zero length has company in its sector: damage
 //! ```
 //! A payload may hold sectors of zeros of its own; a bit turned over beside them looks like a lost sector, but for the
-//! checksum: it is off by exactly what one bit makes.
+//! checksum: it is off by exactly what one bit makes. So is it when the lost sector held one set bit of the record, as where
+//! only its last byte, a 1, reached over: then the place of the bit tells. A bit in a sector of zeros was lost with it.
 //!
 //! A record that the end of the file cuts is torn as well: the file's length had not reached the disk.
 //!
@@ -231,7 +232,14 @@ impl Reader {
         };
         if crc != header.crc {
             let problem = format!("checksum {:08x} where the data give {crc:08x}", header.crc);
-            let torn = !is_one_bit(crc ^ header.crc, data.len()) && self.span_has_zero_sector(span)?;
+            let torn = match turned_bit(crc ^ header.crc, data.len()) {
+                None => self.span_has_zero_sector(span)?,
+                Some(Turned::Data(byte)) => {
+                    let at = self.offset + (data_start + byte) as u64;
+                    self.sector_is_zero(at - at % SECTOR_BYTES)?
+                }
+                Some(Turned::Checksum) => false,
+            };
             return if torn { self.torn(&problem) } else { self.damaged(problem) };
         }
         let raw = Raw {
@@ -307,19 +315,29 @@ fn to_sector_end(offset: u64) -> u64 {
     SECTOR_BYTES - offset % SECTOR_BYTES
 }
 
-/// Is `difference` what one turned bit does to a CRC-32C over `len` bytes, or to the stored checksum itself? A lost
-/// sector does so once in a billion.
-fn is_one_bit(difference: u32, len: usize) -> bool {
+/// Where one bit was turned over, if that is all that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turned {
+    /// In this byte of the data.
+    Data(usize),
+    /// In the stored checksum.
+    Checksum,
+}
+
+/// The one turned bit that makes a CRC-32C over `len` bytes, or the stored checksum itself, differ by `difference`. More
+/// than one turned bit looks like it once in a billion.
+fn turned_bit(difference: u32, len: usize) -> Option<Turned> {
     /// The polynomial, bit-reflected: what a turned bit at the very end makes.
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let mut effect = POLYNOMIAL;
     // A bit one place earlier goes through one more step of the division.
-    let in_data = (0..len.saturating_mul(8)).any(|_| {
+    let from_end = (0..len.saturating_mul(8)).find(|_| {
         let found = effect == difference;
         effect = if effect & 1 == 1 { (effect >> 1) ^ POLYNOMIAL } else { effect >> 1 };
         found
     });
-    in_data || difference.is_power_of_two()
+    let in_data = from_end.map(|bit| Turned::Data(len - 1 - bit / 8));
+    in_data.or_else(|| difference.is_power_of_two().then_some(Turned::Checksum))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -329,21 +347,21 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_one_bit;
+    use super::{Turned, turned_bit};
 
     #[test]
-    fn one_bit_is_told_from_more() {
+    fn one_bit_is_told_from_more_and_found() {
         let mut data = [0; 700];
         data[10] = 0x55;
         let right = crc32c::crc32c_append(77, &data);
         for bit in 0..data.len() * 8 {
             data[bit / 8] ^= 1 << (bit % 8);
             let wrong = crc32c::crc32c_append(77, &data);
-            assert!(is_one_bit(right ^ wrong, data.len()), "bit {bit}");
+            assert_eq!(turned_bit(right ^ wrong, data.len()), Some(Turned::Data(bit / 8)), "bit {bit}");
             data[bit / 8] ^= 1 << (bit % 8);
         }
         data[10] = 0;
-        assert!(!is_one_bit(right ^ crc32c::crc32c_append(77, &data), data.len()), "four bits");
-        assert!(is_one_bit(1 << 31, 0), "the stored checksum");
+        assert_eq!(turned_bit(right ^ crc32c::crc32c_append(77, &data), data.len()), None, "four bits");
+        assert_eq!(turned_bit(1 << 31, 0), Some(Turned::Checksum));
     }
 }
