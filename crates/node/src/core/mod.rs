@@ -47,7 +47,7 @@ use held::Held;
 use memory_log::MemoryLog;
 use milepost_proto::raftpb;
 use raft::eraftpb::{self as inner, MessageType};
-use raft::{GetEntriesContext, RawNode};
+use raft::{GetEntriesContext, RawNode, StateRole};
 use reads::Reads;
 use stall::Stall;
 use std::collections::{BTreeMap, VecDeque};
@@ -274,9 +274,15 @@ impl Core {
     }
 
     /// A lone voter whose log is not durable up to its end must not stand for election: it would win at once, over
-    /// entries that it may still lose.
+    /// entries that it may still lose. Nor may a member whose state is being replaced by a received snapshot: what it has
+    /// not applied is no longer in its log, where the crate looks for conf changes before it stands (and panics).
     fn may_tick(&self) -> bool {
-        self.role == Role::Leader || !self.is_only_voter() || self.log_is_durable()
+        self.role == Role::Leader || (self.has_installed() && (!self.is_only_voter() || self.log_is_durable()))
+    }
+
+    /// Is every received snapshot applied?
+    fn has_installed(&self) -> bool {
+        self.node.raft.raft_log.applied + 1 >= self.node.store().first()
     }
 
     fn log_is_durable(&self) -> bool {
@@ -431,8 +437,19 @@ impl Core {
         if let Some(change) = news.and_then(convert::conf_change_in) {
             let conf_state = self.node.apply_conf_change(&change).map_err(broken("follow a conf change"))?;
             self.node.mut_store().set_conf_state(conf_state);
+            self.leave_leadership_when_removed();
         }
         Ok(())
+    }
+
+    /// A leader that has removed itself leads no longer: the crate looks for its own progress at every sync and every
+    /// answer, and panics without it. What it committed it has told the others by now; they elect another leader.
+    fn leave_leadership_when_removed(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(self.config.id).is_none() {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
     }
 
     fn applied(&mut self, index: u64) {

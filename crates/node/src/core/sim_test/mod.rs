@@ -11,12 +11,15 @@ mod events;
 mod sim;
 mod world;
 
-use super::{Input, Role};
+use super::{Core, CoreConfig, Effect, Input, MEMORY_BYTES_MAX, Proposal, Restart, Role};
+use milepost_proto::raftpb;
 use world::{Counts, Machine, Setup, Sim};
 
 const ELECTION_TICKS: usize = 10;
 /// Message type.
 const SNAPSHOT: i32 = 7;
+/// "Stand for election now."
+const TIMEOUT_NOW: i32 = 14;
 
 fn run(setup: Setup, seed: u64) -> (Counts, u64) {
     struct Named(Setup, u64);
@@ -134,6 +137,98 @@ fn a_leader_that_cannot_persist_gives_way() {
     assert!(ticks > ELECTION_TICKS, "it gave way after {ticks} ticks, before its disk had its time");
     sim.members.get_mut(&before[0]).expect("the old leader").stuck = false;
     sim.heal();
+}
+
+/// A leader that removes itself stops leading once that is applied, and the others go on. (The crate looks for its own
+/// progress at every answer and every sync, and panics without it.)
+#[test]
+fn a_leader_that_removes_itself_gives_way() {
+    let mut sim = Sim::new(Setup { voters: 3, ..CALM }, 5);
+    sim.heal();
+    let leader_of = |sim: &Sim| {
+        let leads = |member: &Machine| member.core.as_ref().expect("up").standing().role == Role::Leader;
+        sim.members.iter().filter(|(_, member)| leads(member)).map(|(&id, _)| id).collect::<Vec<u64>>()
+    };
+    let before = leader_of(&sim)[0];
+    // More is under way when it is applied.
+    let removal = Proposal { data: world::conf_change(1, before), conf_change: true };
+    sim.handle(before, Input::Propose(vec![removal]));
+    sim.propose(before);
+    let mut ticks = 0;
+    while leader_of(&sim).iter().all(|&id| id == before) {
+        ticks += 1;
+        assert!(ticks < 6 * ELECTION_TICKS, "nobody else leads");
+        for id in 1..=3 {
+            sim.handle(id, Input::Tick);
+        }
+        for _ in 0..50 {
+            sim.deliver();
+            sim.apply(before, 1);
+            for id in 1..=3 {
+                sim.sync(id);
+                sim.apply(id, 10);
+            }
+        }
+    }
+    let after = leader_of(&sim);
+    assert!(!after.contains(&before), "{before} leads still");
+    let voters = sim.members[&after[0]].store.conf_state.voters.clone();
+    assert!(voters.len() == 2 && !voters.contains(&before), "{voters:?}");
+}
+
+/// Between a received snapshot's way into the log and its way into the store, what is not applied is no longer in the log.
+/// The crate looks for conf changes there before it stands for election, and panics.
+#[test]
+fn nobody_stands_for_election_while_a_snapshot_is_installed() {
+    let conf_state = raftpb::ConfState { voters: vec![1, 2], ..Default::default() };
+    let entry = |index| raftpb::Entry { index: Some(index), term: Some(1), r#type: Some(0), data: None };
+    let restart = Restart {
+        hard_state: raftpb::HardState { term: Some(1), vote: Some(0), commit: Some(3) },
+        conf_state: conf_state.clone(),
+        entries: (1..=3).map(entry).collect(),
+        applied: 1,
+        ..Restart::default()
+    };
+    let config = CoreConfig {
+        id: 1,
+        seed: 1,
+        election_ticks: ELECTION_TICKS,
+        heartbeat_ticks: 1,
+        pre_vote: true,
+        first_read_context: 1,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+    };
+    let mut core = Core::new(config, &restart).expect("it starts");
+    let mut effects = Vec::new();
+    let mut handle = |core: &mut Core, input: Input| {
+        effects.clear();
+        core.handle(input, &mut effects).expect("no broken truth");
+        effects.clone()
+    };
+    let message = |kind: i32| raftpb::Message {
+        r#type: Some(kind),
+        to: Some(1),
+        from: Some(2),
+        term: Some(1),
+        ..raftpb::Message::default()
+    };
+    let metadata = raftpb::SnapshotMetadata { conf_state: Some(conf_state), index: Some(50), term: Some(1) };
+    let snapshot = Some(raftpb::Snapshot { data: None, metadata: Some(metadata) });
+    let effects = handle(&mut core, Input::Message(Box::new(raftpb::Message { snapshot, ..message(SNAPSHOT) })));
+    let number = effects.iter().find_map(|effect| match effect {
+        Effect::Persist(persist) if persist.snapshot.is_some() => Some(persist.number),
+        _ => None,
+    });
+    handle(&mut core, Input::Persisted(number.expect("a snapshot to write")));
+    handle(&mut core, Input::Message(Box::new(message(TIMEOUT_NOW))));
+    handle(&mut core, Input::Campaign);
+    for _ in 0..5 * ELECTION_TICKS {
+        handle(&mut core, Input::Tick);
+    }
+    assert_eq!(core.standing().role, Role::Follower);
+    handle(&mut core, Input::Applied(50));
+    handle(&mut core, Input::Message(Box::new(message(TIMEOUT_NOW))));
+    assert_eq!(core.standing().role, Role::Candidate, "installed: it may stand");
 }
 
 /// A lone voter leads from inside one Ready. Until that is durable, its learner must hear nothing: after a crash the same

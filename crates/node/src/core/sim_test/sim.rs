@@ -222,6 +222,7 @@ impl Sim {
                 let node = change.node_id();
                 let allowed = match change.r#type() {
                     0 => !state.voters.contains(&node),
+                    1 => state.voters.contains(&node) || state.learners.contains(&node),
                     _ => !state.voters.contains(&node) && !state.learners.contains(&node),
                 };
                 if allowed {
