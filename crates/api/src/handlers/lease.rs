@@ -266,6 +266,10 @@ pub(crate) async fn renew_here(door: &Rc<Door>, id: LeaseId) -> Result<Renewed, 
                 let checkpoint = pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
                 let request = pb::LeaseCheckpointRequest { checkpoints: vec![checkpoint] };
                 door.propose(&call, Request::LeaseCheckpoint(request)).await?;
+                // Another member may lead by now, which had begun with that older time before it applied this.
+                if door.reader().lessor().renew(id, door.backend.now()).is_err() {
+                    return Ok(Renewed::NotPrimary);
+                }
             }
             door.metrics.leases_renewed.add(1);
             Ok(Renewed::Ttl(renewal.ttl))
