@@ -68,6 +68,10 @@ pub struct NodeConfig {
     pub max_snapshots: usize,
     /// Log segments to keep; 0 keeps all. `--max-wals`.
     pub max_wals: usize,
+    /// Size at which a segment of the log is closed; etcd has no flag for it.
+    pub segment_bytes: u64,
+    /// Bytes of applied entries that stay in memory for followers; older ones are read from the log.
+    pub log_memory_bytes: usize,
     /// `--warning-apply-duration`.
     pub warning_apply: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
@@ -105,6 +109,8 @@ impl NodeConfig {
             catch_up_entries: CATCH_UP_ENTRIES,
             max_snapshots: 5,
             max_wals: 5,
+            segment_bytes: milepost_wal::SEGMENT_BYTES,
+            log_memory_bytes: crate::core::MEMORY_BYTES_MAX,
             warning_apply: Duration::from_millis(100),
             compaction: CompactionMode::Off,
             bootstrap_defragment_bytes: 0,

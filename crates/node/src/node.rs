@@ -1,7 +1,7 @@
 //! The node as its callers see it: a handle.
 
 use crate::config::NodeConfig;
-use crate::core::{Core, CoreConfig, Input, MEMORY_BYTES_MAX, RaftStatus, Role};
+use crate::core::{Core, CoreConfig, Input, RaftStatus, Role};
 use crate::install::{self, InstallError};
 use crate::letters::Letters;
 use crate::log::Value;
@@ -484,7 +484,7 @@ impl Parts {
             heartbeat_ticks: 1,
             pre_vote: config.pre_vote,
             first_read_context: shared.request_ids.next(),
-            memory_bytes_max: MEMORY_BYTES_MAX,
+            memory_bytes_max: config.log_memory_bytes,
         };
         let core = Core::new(core_config, &restart).map_err(|error| StartError::Broken(error.to_string()))?;
         let duties = Duties::new(&shared, config, commit_at_start);

@@ -62,6 +62,7 @@ pub struct Stepped {
     offered: Option<Offered>,
     /// Snapshots that others are to be sent.
     to_send: Arc<Mutex<VecDeque<Job>>>,
+    fetches: u64,
 }
 
 impl Stepped {
@@ -79,7 +80,7 @@ impl Stepped {
         });
         parts.raft.begin();
         let node = Node::of(parts.shared.clone());
-        Ok(Self { node, parts, to_apply: VecDeque::new(), begun: None, offered: None, to_send })
+        Ok(Self { node, parts, to_apply: VecDeque::new(), begun: None, offered: None, to_send, fetches: 0 })
     }
 
     /// The handle that doors and peers have.
@@ -104,6 +105,12 @@ impl Stepped {
     #[must_use]
     pub fn snapshot_point(&self) -> u64 {
         self.parts.keeper.last_point
+    }
+
+    /// How often old entries were read from disk for followers.
+    #[must_use]
+    pub fn fetches(&self) -> u64 {
+        self.fetches
     }
 
     /// When the Raft thread would wake up by itself, by the node's clock.
@@ -176,6 +183,7 @@ impl Stepped {
         let mut jobs = Vec::new();
         self.parts.shared.to_log.take(&mut jobs, Some(Duration::ZERO));
         let marks = jobs.iter().any(|job| matches!(job, LogJob::SnapshotPoint { .. }));
+        self.fetches += jobs.iter().filter(|job| matches!(job, LogJob::Fetch { .. })).count() as u64;
         let goes_on = self.parts.log.turn(&mut jobs);
         drop(jobs);
         if (marks || !goes_on)

@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bench", &["client"]),
     ("bin", &["server", "ctl", "utl", "bench"]),
     ("xtask", &[]),
+    ("test", &["node", "machine", "mvcc", "engine", "wal", "env"]),
 ];
 
 const OPEN_TO_ALL: &[&str] = &["types", "proto"];

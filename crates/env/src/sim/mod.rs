@@ -42,6 +42,8 @@ struct State {
     life: u64,
     /// Between the cut and [`SimDisk::crash`] every call fails.
     power_is_off: bool,
+    /// Syncs of files succeed and do nothing.
+    ignores_syncs: bool,
 }
 
 impl SimDisk {
@@ -58,6 +60,7 @@ impl SimDisk {
             locked: BTreeSet::new(),
             life: 0,
             power_is_off: false,
+            ignores_syncs: false,
         })))
     }
 
@@ -96,6 +99,12 @@ impl SimDisk {
     #[must_use]
     pub fn power_is_off(&self) -> bool {
         self.0.lock().power_is_off
+    }
+
+    /// From now on syncs of files succeed and do nothing, or are done again: a disk that lies. For tests that must find that
+    /// out.
+    pub fn ignore_syncs(&self, ignore: bool) {
+        self.0.lock().ignores_syncs = ignore;
     }
 
     /// Makes the `nth` call of that kind from now fail; 1 is the next one.
@@ -336,6 +345,7 @@ impl SimFile {
         let mut guard = self.state()?;
         let state = &mut *guard;
         match state.fate(Fault::Sync) {
+            Fate::Happens if state.ignores_syncs => {}
             Fate::Happens => state.tree.content_mut(self.inode)?.sync(),
             Fate::LastOfThisLife => return Err(no_power()),
             Fate::Fails(error) => {

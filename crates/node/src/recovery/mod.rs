@@ -149,7 +149,7 @@ pub(crate) fn recover(
         }
         return begin(config, disk);
     }
-    let options = Options { max_wals: config.max_wals, must_hold: applied.0, ..Options::default() };
+    let options = Options { segment_bytes: config.segment_bytes, max_wals: config.max_wals, must_hold: applied.0 };
     let (wal, found) = Wal::open(Arc::clone(disk), &dir, options)?;
     if let Some(torn) = &found.repaired {
         let fields = [
@@ -203,7 +203,7 @@ fn founders(config: &NodeConfig) -> Result<(Bootstrap, MemberId), StartError> {
 fn begin(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Recovery, StartError> {
     let create = |member: MemberId, cluster: ClusterId| {
         let metadata = Metadata { node_id: member.0, cluster_id: cluster.0 };
-        let options = Options { max_wals: config.max_wals, ..Options::default() };
+        let options = Options { segment_bytes: config.segment_bytes, max_wals: config.max_wals, ..Options::default() };
         Wal::create(Arc::clone(disk), &config.wal_path(), metadata, options)
     };
     if let Some(join) = &config.join {
