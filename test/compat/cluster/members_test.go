@@ -148,6 +148,30 @@ func change(ctx context.Context, t *testing.T, client *clientv3.Client, ask func
 	})
 }
 
+// TestJoinerKilled: a member that joins is killed again and again, as early as
+// before it has heard anything, and joins all the same.
+func TestJoinerKilled(t *testing.T) {
+	parallel(t)
+	ctx := deadline(t, 2*time.Minute)
+	c := started(t, of(t, 3), lowSnapshots...)
+	counts := newTally(t, "killed while joining")
+	x := newMix(t, c, newTally(t))
+	x.write(ctx, beyondLog)
+	random := rand.New(rand.NewPCG(x.seed, 3))
+	m := join(ctx, t, c, harness.Subject(t), true)
+	for i := range 12 {
+		<-time.After(time.Duration(random.IntN(10+30*i)) * time.Millisecond)
+		m.Kill()
+		counts.add("killed while joining", 1)
+		must(t, m.Start())
+	}
+	must(t, m.WaitReady(ctx))
+	promote(ctx, t, c, m)
+	x.write(ctx, 100)
+	lead(ctx, t, c, m)
+	x.write(ctx, 100)
+}
+
 // TestOldCopy: a member whose directory was put back to an old copy has
 // forgotten what it had acknowledged. It ends, and says what to do; the others go
 // on. (Etcd does not notice.)
