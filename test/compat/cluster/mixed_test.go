@@ -141,7 +141,7 @@ func (x *mix) awayForSnapshot(ctx context.Context, m *Member, leader *Member) {
 var crowdKinds = []string{
 	"put", "put with a lease", "put that keeps its lease", "put that keeps its value", "delete", "delete of a range",
 	"transaction", "transaction in a transaction", "lease grant", "lease revoke", "lease keep-alive", "compaction",
-	"role", "user", "alarm disarmed",
+	"alarm disarmed",
 }
 
 func (x *mix) finish(ctx context.Context) {

@@ -43,6 +43,7 @@ func Follow(name string, needsLeader bool, members ...*Member) (*Watching, error
 		defer close(w.done)
 		for next := int64(1); ctx.Err() == nil; {
 			next = w.once(ctx, next)
+			_ = pause(ctx) // a member without a leader refuses at once; an ended ctx ends the loop
 		}
 	}()
 	return w, nil
