@@ -131,9 +131,6 @@ var notServed = map[string]string{
 	"etcd_debugging_store_watch_requests_total":                        "there is no v2 store",
 	"etcd_debugging_store_watchers":                                    "there is no v2 store",
 	"etcd_debugging_snap_save_marshalling_duration_seconds":            "a part of the save that is not timed",
-	"etcd_snap_db_fsync_duration_seconds":                              "comes with peers",
-	"etcd_snap_db_save_total_duration_seconds":                         "comes with peers",
-	"etcd_server_snapshot_apply_in_progress_total":                     "comes with peers",
 	"etcd_server_learner_promote_successes":                            "comes with membership changes",
 }
 

@@ -10,10 +10,15 @@ use super::text::Text;
 
 /// Appends the node's part of the page.
 pub(crate) fn render(text: &mut Text, node: &NodeMetrics) {
-    let flags: [(&str, &str, &AtomicBool); 3] = [
+    let flags: [(&str, &str, &AtomicBool); 4] = [
         ("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", &node.has_leader),
         ("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", &node.is_leader),
         ("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", &node.is_learner),
+        (
+            "etcd_server_snapshot_apply_in_progress_total",
+            "1 if the server is applying the incoming snapshot. 0 if none.",
+            &node.snapshot_apply_in_progress,
+        ),
     ];
     for (name, help, flag) in flags {
         text.gauge(name, help, u8::from(flag.load(Relaxed)));
@@ -57,6 +62,16 @@ pub(crate) fn render(text: &mut Text, node: &NodeMetrics) {
             "etcd_snap_fsync_duration_seconds",
             "The latency distributions of fsync called by snap.",
             node.snap_fsync_duration_seconds.read(),
+        ),
+        (
+            "etcd_snap_db_fsync_duration_seconds",
+            "The latency distributions of fsyncing .snap.db file",
+            node.snap_db_fsync_duration_seconds.read(),
+        ),
+        (
+            "etcd_snap_db_save_total_duration_seconds",
+            "The total latency distributions of v3 snapshot save",
+            node.snap_db_save_total_duration_seconds.read(),
         ),
         (
             "etcd_debugging_snap_save_total_duration_seconds",
