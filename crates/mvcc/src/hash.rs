@@ -74,6 +74,14 @@ impl Store {
         Ok(hasher.done())
     }
 
+    /// The hashes that the last compactions left, newest first. Members that compacted alike have the same ones.
+    #[must_use]
+    pub fn compaction_hashes(&self) -> Vec<HashKv> {
+        let mut hashes: Vec<HashKv> = self.inner().core.lock().hashes.iter().copied().collect();
+        hashes.sort_by_key(|hash| std::cmp::Reverse(hash.hash_revision));
+        hashes
+    }
+
     /// A hash of the whole keyspace for tests; not comparable with etcd's, whose versions do not agree on it either.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Questions that one member asks another, outside Raft. Source: etcd `server/etcdserver/cluster_util.go`,
 //! `corrupt.go`, `server/lease/leasehttp`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +16,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::dial::Dialler;
 use crate::exchange::{Answer, Whole, once};
 use crate::headers;
+use crate::pool::Pool;
 use crate::tls::TlsSettings;
 use crate::url::PeerUrl;
 
+/// What is not asked twice.
+const PROMOTE: &str = "/members/promote/";
 /// Longest answer that is read. A lease with a million keys fits; nothing else comes near.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -144,13 +148,15 @@ pub struct HashHeader {
     pub raft_term: u64,
 }
 
-/// Asks other members. Clones share the settings; every call opens a connection of its own, on the runtime that it is
-/// awaited on, and is cancel-safe: dropped, it ends.
+/// Asks other members. Clones share the settings; every call opens a connection of its own ([`Client::keeping`] keeps
+/// them), on the runtime that it is awaited on, and is cancel-safe: dropped, it ends.
 #[derive(Clone)]
 pub struct Client {
     dialler: Dialler,
     /// For one call to one URL, everything included.
     deadline: Duration,
+    /// For what may be asked twice.
+    kept: Option<Arc<Pool>>,
 }
 
 impl Client {
@@ -159,13 +165,20 @@ impl Client {
     /// # Errors
     /// A file or setting of `tls` is no good: which, and why.
     pub fn new(tls: TlsSettings, dial: Duration, deadline: Duration) -> Result<Self, String> {
-        Ok(Self { dialler: Dialler::new(tls, dial)?, deadline })
+        Ok(Self { dialler: Dialler::new(tls, dial)?, deadline, kept: None })
     }
 
     /// The same client with another deadline.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Self {
-        Self { dialler: self.dialler.clone(), deadline }
+        Self { dialler: self.dialler.clone(), deadline, kept: self.kept.clone() }
+    }
+
+    /// The same client, which keeps the connections of everything that may be asked twice: all calls but
+    /// [`Client::promote`]. From now on all calls of it and its clones must be awaited on one runtime.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { kept: Some(Arc::default()), ..self }
     }
 
     /// The cluster's id and its members, as the member at `url` knows them.
@@ -229,7 +242,7 @@ impl Client {
         token: Option<&str>,
     ) -> Result<Vec<MemberRecord>, CallError> {
         let headers = token.map(|token| (AUTHORIZATION.as_str(), token.to_owned())).into_iter().collect();
-        let path = format!("/members/promote/{}", id.0);
+        let path = format!("{PROMOTE}{}", id.0);
         let (url, answer) = self.any(urls, Method::POST, &path, headers, Bytes::new()).await?;
         json(url, &answer)
     }
@@ -301,8 +314,16 @@ impl Client {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Whole::new(body)).map_err(|why| CallError::Url(format!("{url}: {why}")))?;
-        let calling = once(&self.dialler, &parsed, request, ANSWER_BYTES_MAX);
+        let request = request.body(()).map_err(|why| CallError::Url(format!("{url}: {why}")))?;
+        let whole = || request.clone().map(|()| Whole::new(body.clone()));
+        let calling = async {
+            match &self.kept {
+                Some(pool) if !path.starts_with(PROMOTE) => {
+                    pool.ask(&self.dialler, &parsed, whole, ANSWER_BYTES_MAX).await
+                }
+                _ => once(&self.dialler, &parsed, whole(), ANSWER_BYTES_MAX).await,
+            }
+        };
         let url = url.to_owned();
         let answer = match tokio::time::timeout(self.deadline, calling).await {
             Ok(Ok(answer)) => answer,

@@ -218,3 +218,35 @@ fn tls_trusts_the_file_alone_and_offers_no_http2() {
     let why = Client::new(missing, second, second).err().unwrap();
     assert_eq!(why, "open /nowhere/ca.pem: no such file or directory");
 }
+
+/// Serves connection after connection, so many requests on each; how many connections there were.
+fn serving(requests: Vec<usize>, answer: Vec<u8>) -> (String, JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        for count in &requests {
+            let (mut stream, _) = listener.accept().unwrap();
+            for _ in 0..*count {
+                request(&mut stream);
+                stream.write_all(&answer).unwrap();
+            }
+        }
+        requests.len()
+    });
+    (url, served)
+}
+
+#[test]
+fn connections_are_kept_until_the_other_end_closes_them() {
+    let answer = pb::LeaseKeepAliveResponse { header: None, id: 5, ttl: 60 }.encode_to_vec();
+    let (url, served) = serving(vec![3, 2], ok("", &answer));
+    let second = Duration::from_secs(5);
+    let client = Client::new(TlsSettings::default(), second, second).unwrap().keeping();
+    Blocking::new(client).unwrap().run(async |client| {
+        for _ in 0..5 {
+            let urls = [url.clone()];
+            assert_eq!(client.renew_lease(&urls, LeaseId(5)).await, Ok(60));
+        }
+    });
+    assert_eq!(served.join().unwrap(), 2);
+}

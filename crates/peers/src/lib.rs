@@ -30,6 +30,7 @@ mod outbox;
 mod peer;
 mod picker;
 mod pipeline;
+mod pool;
 mod probe;
 mod reader;
 mod service;

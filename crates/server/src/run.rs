@@ -11,6 +11,8 @@ use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
 use milepost_peers::Transport;
 
+use crate::cluster::colleagues::Others;
+use crate::cluster::corruption::{Checker, Watch};
 use crate::cluster::discovery;
 use crate::cluster::forming::{self, Place};
 use crate::cluster::letters::Post;
@@ -235,6 +237,12 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     let mut signals = signals::Signals::catch().map_err(End::failed)?;
     let told = wiring::node(&config, place, compaction, log).map_err(End::start)?;
     let node = Node::start(&told, wiring::world(&config, &post, log)).map_err(End::failed)?;
+    let others = Arc::new(wiring::others(&config, &post).map_err(End::start).inspect_err(|_| node.stop())?);
+    (peers.colleagues, clients.colleagues) = (others.clone(), others.clone());
+    if has_log && config.gates.is_named_on("InitialCorruptCheck") {
+        // Before a word is said to the others: what differs must not spread.
+        compare(&config, &node, &others, log).inspect_err(|_| node.stop())?;
+    }
     let transport = post.open(&node).map_err(End::failed).inspect_err(|_| node.stop())?.clone();
     peers.peer_service = Some(transport.service());
     watch_over(&config, &node, &transport, log).map_err(End::failed).inspect_err(|_| node.stop())?;
@@ -256,6 +264,8 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     }
     doors.clients.open();
     log.info("ready to serve client requests", &[]);
+    let field = wiring::field(&config, &node, &others, log);
+    let _comparing = Watch::start(field, wiring::compare_times(&config)).map_err(End::failed)?;
     start::say_served(&config, &**log);
     ready::tell(&**log);
     start::greet(&config, is_bare);
@@ -310,6 +320,19 @@ fn until_ready(node: &Node, signals: &mut signals::Signals, log: &dyn Log) -> Op
         }
     }
     None
+}
+
+/// Compares this member's data with those of the others that answer.
+fn compare(config: &Config, node: &Node, others: &Arc<Others>, log: &Arc<dyn Log>) -> Result<(), End> {
+    if node.reader().membership().members.len() < 2 {
+        return Ok(());
+    }
+    let checker = Checker::new(wiring::field(config, node, others, log), &**log);
+    checker.initial().map_err(|why| {
+        log.error("checkInitialHashKV failed", &[("error", Value::from(why.as_str()))]);
+        let remedy = "if the others are right, remove this member, empty its data directory and add it again; if it is right, they are to be replaced; --feature-gates=InitialCorruptCheck=false starts it all the same";
+        End::start(Refusal::new(why, remedy))
+    })
 }
 
 /// The configuration, and what to log about it; notes are told even if it is refused.

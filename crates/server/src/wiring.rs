@@ -9,10 +9,12 @@ use milepost_api::{
 };
 use milepost_env::{Disk, OsClock, OsDisk, OsRng, Rng, Unsynced};
 use milepost_node::log::{Level, Log, Value};
-use milepost_node::{Letters, NodeConfig, World};
+use milepost_node::{Letters, Node, NodeConfig, World};
 
 use crate::auto_tls::{self, Pair};
 use crate::cluster::ask::Network;
+use crate::cluster::colleagues::Others;
+use crate::cluster::corruption::{Field, Times};
 use crate::cluster::forming::{self, Place};
 use crate::cluster::letters::Post;
 use crate::config::security::Security;
@@ -140,6 +142,7 @@ pub fn api(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
         server_version: version::ETCD_VERSION.into(),
         own_version: env!("CARGO_PKG_VERSION").into(),
         is_metrics_extensive: config.is_metrics_extensive,
+        strict_reconfig: config.strict_reconfig,
         cors: config.security.cors.clone(),
         host_whitelist: config.security.host_whitelist.clone(),
         is_gateway_on: config.is_gateway_on,
@@ -328,6 +331,33 @@ pub fn post(config: &Config, log: &Arc<dyn Log>) -> Result<Arc<Post>, Fault> {
     Ok(Arc::new(post))
 }
 
+/// The way by which the doors and the checks ask other members; `transport` knows who is there.
+///
+/// # Errors
+/// TLS is asked for without what it needs, or the system gives no thread.
+pub fn others(config: &Config, post: &Arc<Post>) -> Result<Others, Refusal> {
+    let tls = peer_client(config).map_err(|fault| fault.refusal)?;
+    let client = milepost_peers::Client::new(tls, peer_dial_timeout(config), request_timeout(config))?;
+    let post = Arc::clone(post);
+    Others::start(client, Arc::new(move |member| post.active_for(member))).map_err(|error| error.to_string().into())
+}
+
+/// How long a request may take. Source: etcd `ServerConfig.ReqTimeout`.
+fn request_timeout(config: &Config) -> Duration {
+    Limits { election_timeout: config.election, ..Limits::default() }.request_timeout()
+}
+
+/// What compares this member's data with the others'.
+pub fn field(config: &Config, node: &Node, others: &Arc<Others>, log: &Arc<dyn Log>) -> Field {
+    Field { node: node.clone(), others: Arc::clone(others), timeout: request_timeout(config), log: Arc::clone(log) }
+}
+
+/// When the leader compares.
+pub fn compare_times(config: &Config) -> Times {
+    let is_on = config.gates.is_named_on("CompactHashCheck");
+    Times { all: config.corrupt_check, compactions: is_on.then_some(config.compact_hash_check) }
+}
+
 /// The doors for other members: one, for there are few. Source: etcd `embed` `configurePeerListeners`.
 ///
 /// # Errors
@@ -338,7 +368,13 @@ pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
         tls: peer_tls(config, &**log)?,
         doors: 1,
         reuse_port: config.reuse_port,
-        limits: Limits { max_connections: PEER_CONNECTIONS, slow_read: PEER_PATIENCE, ..Limits::default() },
+        limits: Limits {
+            max_connections: PEER_CONNECTIONS,
+            slow_read: PEER_PATIENCE,
+            election_timeout: config.election,
+            ..Limits::default()
+        },
+        strict_reconfig: config.strict_reconfig,
         server_version: version::ETCD_VERSION.into(),
         own_version: env!("CARGO_PKG_VERSION").into(),
         is_gateway_on: false,

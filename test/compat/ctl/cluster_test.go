@@ -42,35 +42,35 @@ func TestCluster(t *testing.T) {
 	s.end(85)
 }
 
-// Membership and downgrades: our server answers Unimplemented so far.
+// Membership and downgrades.
 func TestClusterChanges(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.tool().do("member", "remove", "77")
-	s.tool().do("member", "update", "77", "--peer-urls", "http://127.0.0.1:1")
-	s.tool().do("member", "promote", "77")
-	s.tool().do("move-leader", "77")
+	s.do("member", "remove", "77")
+	s.do("member", "update", "77", "--peer-urls", "http://127.0.0.1:1")
+	s.do("member", "promote", "77")
+	s.do("move-leader", "77")
 	for _, version := range []string{"3.6.0", "3.6", "3.5.0", "x"} {
-		s.tool().do("downgrade", "validate", version)
+		s.do("downgrade", "validate", version)
 	}
-	s.tool().do("downgrade", "validate", "3.6.0", "-w", "json")
-	s.tool().do("downgrade", "validate", "3.6.0", "-w", "fields")
-	s.tool().do("downgrade", "validate", "3.6.0", "-w", "protobuf")
-	s.tool().do("downgrade", "cancel")
+	s.do("downgrade", "validate", "3.6.0", "-w", "json")
+	s.do("downgrade", "validate", "3.6.0", "-w", "fields")
+	s.do("downgrade", "validate", "3.6.0", "-w", "protobuf")
+	s.do("downgrade", "cancel")
 
 	// A learner has no vote: the cluster of one goes on.
 	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:2,http://127.0.0.1:3")
-	s.tool().do("member", "add", "three", "--learner", "--peer-urls=http://127.0.0.1:2")
+	s.do("member", "add", "three", "--learner", "--peer-urls=http://127.0.0.1:2")
 	for _, format := range [][]string{{}, {"-w=json"}, {"-w=fields"}, {"-w=table"}, {"--hex", "-w=json"}, {"--hex", "-w=fields"}} {
-		s.tool().unordered().do(append(format, "member", "list")...)
+		s.unordered().do(append(format, "member", "list")...)
 	}
-	s.tool().do("member", "promote", "$MEMBER1")
-	s.tool().do("member", "update", "$MEMBER1", "--peer-urls=http://127.0.0.1:4")
-	s.tool().do("member", "remove", "$MEMBER1")
-	s.tool().do("member", "remove", "$MEMBER1")
+	s.do("member", "promote", "$MEMBER1")
+	s.do("member", "update", "$MEMBER1", "--peer-urls=http://127.0.0.1:4")
+	s.do("member", "remove", "$MEMBER1")
+	s.do("member", "remove", "$MEMBER1")
 	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:5", "-w", "json", "--hex")
-	s.tool().do("member", "remove", "$MEMBER2", "-w", "json", "--hex")
+	s.do("member", "remove", "$MEMBER2", "-w", "json", "--hex")
 	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:6", "-w", "json")
-	s.tool().do("member", "remove", "$MEMBER3", "-w", "fields")
-	s.end(27)
+	s.do("member", "remove", "$MEMBER3", "-w", "fields")
+	s.end(60)
 }

@@ -91,11 +91,9 @@ func (s *script) grants(args ...string) {
 
 var added = regexp.MustCompile(`Member +([0-9a-f]+) added|"member":\{"ID":(?:(\d+)|"([0-9a-f]+)")`)
 
-// adds runs a line that adds a member, and remembers its id for $MEMBERn. Our
-// server has no such line yet.
+// adds runs a line that adds a member, and remembers its id for $MEMBERn.
 func (s *script) adds(args ...string) {
 	s.t.Helper()
-	s.next.toolOnly = true
 	s.compare(args, func(p *pair, r result) error {
 		match := added.FindStringSubmatch(r.out)
 		if match == nil {

@@ -88,7 +88,21 @@ async fn add(mut call: Call) -> Outcome {
     if printer.format == Format::Simple {
         tell_variables(&name, call.flags.text("peer-urls"), &answer)?;
     }
+    if let Some(id) = bottleneck(&answer) {
+        out::complain(format_args!(
+            "Warning: the quorum now rests on member {id:x}: nothing can be written until it has started. \
+             A member added with --learner does not count before it is promoted (etcdctl member promote {id:x})."
+        ));
+    }
     Ok(())
+}
+
+/// The new member, if it is a voter and those that have started are no quorum without it.
+fn bottleneck(answer: &MemberAddResponse) -> Option<u64> {
+    let new = answer.member.as_ref().filter(|new| !new.is_learner)?.id;
+    let voters = || answer.members.iter().filter(|member| !member.is_learner);
+    let started = voters().filter(|member| member.id != new && !member.name.is_empty()).count();
+    (started <= voters().count() / 2).then_some(new)
 }
 
 fn too_many(args: &[Vec<u8>]) -> String {
@@ -156,5 +170,32 @@ fn peer_urls(call: &Call) -> Outcome<Vec<String>> {
     match call.flags.text("peer-urls") {
         "" => Err(Failure::args("member peer urls not provided")),
         urls => Ok(urls.split(',').map(str::to_owned).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `s` a started voter, `n` one that never started, `l` a learner; the last is new.
+    fn added(kinds: &str) -> MemberAddResponse {
+        let member = |(id, kind): (u64, char)| Member {
+            id,
+            name: if kind == 's' { "name".into() } else { String::new() },
+            is_learner: kind == 'l',
+            ..Member::default()
+        };
+        let members: Vec<Member> = (1..).zip(kinds.chars()).map(member).collect();
+        MemberAddResponse { header: None, member: members.last().cloned(), members }
+    }
+
+    #[test]
+    fn a_voter_without_which_nothing_goes_is_named() {
+        for (kinds, named) in [("sn", Some(2)), ("ssn", None), ("snn", Some(3)), ("sssn", None), ("ssnn", Some(4))] {
+            assert_eq!(bottleneck(&added(kinds)), named, "{kinds}");
+        }
+        for kinds in ["sl", "snl", "l"] {
+            assert_eq!(bottleneck(&added(kinds)), None, "{kinds}");
+        }
     }
 }

@@ -78,6 +78,12 @@ impl Post {
         Ok(transport)
     }
 
+    /// For how long another member has been connected; `None`: it is not.
+    #[must_use]
+    pub fn active_for(&self, member: MemberId) -> Option<Duration> {
+        self.transport.get()?.active_for(member)
+    }
+
     /// Says no more, and hears no more.
     pub fn close(&self) {
         self.transport.get().iter().for_each(|transport| transport.stop());

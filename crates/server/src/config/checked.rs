@@ -100,6 +100,12 @@ pub struct Config {
     pub slow_apply: Duration,
     /// Learners that the cluster may have.
     pub max_learners: usize,
+    /// Refuse changes of membership that would cost the quorum.
+    pub strict_reconfig: bool,
+    /// How often the leader compares the members' data; `None`: never.
+    pub corrupt_check: Option<Duration>,
+    /// How often it compares what compactions leave.
+    pub compact_hash_check: Duration,
     /// JSON gateway.
     pub is_gateway_on: bool,
     /// Profiles over HTTP.
@@ -221,6 +227,9 @@ impl Config {
             slow_unary: read.positive_span("warning-unary-request-duration").unwrap_or(Duration::from_millis(300)),
             slow_apply: read.span("warning-apply-duration"),
             max_learners: read.positive("max-learners").unwrap_or(0),
+            strict_reconfig: read.yes("strict-reconfig-check"),
+            corrupt_check: read.positive_span("corrupt-check-time"),
+            compact_hash_check: read.span("compact-hash-check-time"),
             is_gateway_on: read.yes("enable-grpc-gateway"),
             is_pprof_on: read.yes("enable-pprof") || text("log-level") == "debug",
             is_tracing_on: text("log-level") == "debug",

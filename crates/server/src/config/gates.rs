@@ -41,9 +41,9 @@ const fn gate(name: &'static str, default: bool, stage: Stage, effect: &'static 
 
 /// Every feature of etcd 3.7.1, by name.
 pub const GATES: [Gate; 9] = [
-    gate("CompactHashCheck", false, Stage::Alpha, "nothing: it compares members, and this version runs alone"),
+    gate("CompactHashCheck", true, Stage::Alpha, "on, unlike in etcd: the leader compares what compactions leave"),
     gate("FastLeaseKeepAlive", true, Stage::Beta, "nothing: keep-alives never wait for apply"),
-    gate("InitialCorruptCheck", false, Stage::Alpha, "nothing: it compares members, and this version runs alone"),
+    gate("InitialCorruptCheck", true, Stage::Alpha, "on, unlike in etcd: at a restart the others' data is compared"),
     gate("LeaseCheckpoint", false, Stage::Alpha, "leases are checkpointed unless this is set to false"),
     gate("LeaseCheckpointPersist", false, Stage::Alpha, "nothing: checkpoints are always kept"),
     gate("PriorityRequest", false, Stage::Alpha, "nothing: requests are applied in the order of the log"),
@@ -140,10 +140,12 @@ mod tests {
 
     #[test]
     fn named_ones_win_over_their_stage() {
-        assert_eq!(on(""), ["FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]);
-        assert_eq!(on(" AllBeta = false , FastLeaseKeepAlive=1"), ["FastLeaseKeepAlive"]);
+        let safe = ["CompactHashCheck", "FastLeaseKeepAlive", "InitialCorruptCheck"];
+        assert_eq!(on(""), [&safe[..], &["TxnModeWriteWithSharedBuffer"]].concat());
+        assert_eq!(on(" AllBeta = false , FastLeaseKeepAlive=1"), safe);
+        assert_eq!(on("AllAlpha=false"), ["FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]);
         assert_eq!(on("CompactHashCheck=f,AllAlpha=true").len(), 8);
-        assert_eq!(on("LeaseCheckpoint=true,LeaseCheckpoint=false,").len(), 2);
+        assert_eq!(on("LeaseCheckpoint=true,LeaseCheckpoint=false,").len(), 4);
     }
 
     #[test]

@@ -246,13 +246,17 @@ mod tests {
     #[test]
     fn what_does_nothing_is_named_once_when_it_asks_for_something() {
         assert_eq!(
-            settings(&[("pre-vote", "false"), ("corrupt-check-time", "0"), ("v2-deprecation", "")]).without_effect(),
+            settings(&[("pre-vote", "false"), ("enable-distributed-tracing", "f"), ("v2-deprecation", "")])
+                .without_effect(),
             None
         );
-        let note = settings(&[("corrupt-check-time", "1h"), ("max-learners", "0x2")]).without_effect().unwrap();
+        let asked = settings(&[("enable-distributed-tracing", "t"), ("distributed-tracing-sampling-rate", "0x2")]);
+        let note = asked.without_effect().unwrap();
         assert!(note.is_warning);
         let flags = &note.fields[0].1;
-        assert!(flags.starts_with("--corrupt-check-time: ") && flags.contains("; --max-learners: "), "{flags}");
+        for name in ["--enable-distributed-tracing: ", "; ", "--distributed-tracing-sampling-rate: "] {
+            assert!(flags.contains(name), "{flags}");
+        }
     }
 
     #[test]

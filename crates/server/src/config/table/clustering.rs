@@ -29,7 +29,7 @@ pub(super) const CLUSTERING: &[Flag] = rows! { Clustering:
 "discovery-srv"                 Text, "",       Works,              "DNS domain whose SRV records name the members.";
 "discovery-srv-name"            Text, "",       Works,              "Suffix of the SRV service names.";
 "discovery-fallback"            Choice(&["exit", "proxy"]), "exit", Works, "What to do when discovery fails; proxy is refused, as etcd does.";
-"strict-reconfig-check"         Bool, "true",   Nothing(PEERS),      "Refuse member changes that would lose the quorum.";
+"strict-reconfig-check"         Bool, "true",   Works,               "Refuse member changes that would lose the quorum.";
 "pre-vote"                      Bool, "true",   Works,               "Ask before standing for election, so that a member that comes back does not disturb.";
 "auto-compaction-mode"          Text, "periodic", Works,             "periodic or revision.";
 "auto-compaction-retention"     Text, "0",      Works,               "History to keep: hours or a duration (periodic), revisions (revision); 0: all.";

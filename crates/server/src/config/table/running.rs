@@ -4,8 +4,6 @@ use super::Effect::{Nothing, Works};
 use super::Kind::{Bool, Ignored, Set, Signed, Span, Text, Unsigned, Urls};
 use super::{Flag, rows};
 
-use super::clustering::PEERS;
-
 const NO_TRACING: &str = "this version of Milepost sends no traces";
 const SINCE_LONG: &str = "etcd ignores it too";
 
@@ -35,14 +33,14 @@ pub(super) const TRACING: &[Flag] = rows! { Tracing:
 };
 
 pub(super) const UPKEEP: &[Flag] = rows! { Upkeep:
-"corrupt-check-time"            Span,     "0s",    Nothing(PEERS), "Compare the members' hashes this often; 0: never.";
-"compact-hash-check-time"       Span,     "1m0s",  Nothing(PEERS), "Compare the hashes of compactions this often.";
+"corrupt-check-time"            Span,     "0s",    Works, "Compare the members' hashes this often; 0: never.";
+"compact-hash-check-time"       Span,     "1m0s",  Works, "Compare the hashes of compactions this often.";
 "compaction-batch-limit"        Signed,   "0",     Works, "Revisions that one step of a compaction looks at; 0: 1000.";
 "compaction-sleep-interval"     Span,     "0s",    Works, "Pause between such steps; 0: 10ms.";
 "watch-progress-notify-interval" Span,    "0s",    Works, "Time between progress replies to watchers that ask for them; 0: 10m; at least 100ms.";
 "downgrade-check-time"          Span,     "5s",    Works, "Look for the end of a downgrade this often; 0: never.";
 "bootstrap-defrag-threshold-megabytes" Unsigned, "0", Works, "Defragment at start if that frees this much; 0: never.";
-"max-learners"                  Signed,   "1",     Nothing(PEERS), "Learners that the cluster may have at once.";
+"max-learners"                  Signed,   "1",     Works, "Learners that the cluster may have at once.";
 "config-file"                   Text,     "",      Works, "Read everything from this YAML or JSON file; other flags and variables are ignored then.";
 "version"                       Bool,     "false", Works, "Print the version and leave.";
 };
