@@ -49,7 +49,7 @@ func prepare(t testing.TB, bins []harness.Binary, args ...string) *Cluster {
 		c.Close()
 		if t.Failed() {
 			for _, m := range c.Members() {
-				t.Logf("last lines of %s's log:\n%s", m, m.LogTail(12))
+				t.Logf("complaints of %s:\n%slast lines of its log:\n%s", m, m.Complaints(), m.LogTail(8))
 			}
 		}
 	})

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -207,6 +209,27 @@ func (m *Member) LogTail(lines int) string {
 		}
 	}
 	return strings.Join(all, "\n")
+}
+
+// Complaints are the texts of the warnings and worse that it has printed, each
+// with how often and an example of the whole line.
+func (m *Member) Complaints() string {
+	counts, example := map[string]int{}, map[string]string{}
+	for line := range strings.Lines(m.Log()) {
+		var entry struct{ Level, Msg string }
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			entry.Level, entry.Msg = "plain", line
+		}
+		if entry.Level != "info" && entry.Level != "debug" {
+			counts[entry.Msg]++
+			example[entry.Msg] = strings.TrimSpace(line)
+		}
+	}
+	var out strings.Builder
+	for _, msg := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(&out, "%6d × %.500s\n", counts[msg], example[msg])
+	}
+	return out.String()
 }
 
 // Client is etcd's official client of this member alone.
