@@ -136,7 +136,7 @@ impl Sim {
             Fate::Comes(first, _) => (first + slow, true),
             Fate::Lost | Fate::Refused => (100_000, false),
         };
-        self.after(wait, Event::Snapshot(Parcel { letter, life, arrives }));
+        self.after(wait, Event::Snapshot(Box::new(Parcel { letter, life, arrives })));
     }
 
     /// It has arrived, whole or in part, or not at all; its sender hears of the end.

@@ -48,7 +48,7 @@ pub enum Event {
     /// A letter arrives.
     Deliver(Box<raftpb::Message>),
     /// A snapshot arrives, or does not.
-    Snapshot(Parcel),
+    Snapshot(Box<Parcel>),
     /// A client does something.
     Client(usize),
     /// A client has waited long enough for this one.
@@ -273,7 +273,7 @@ impl Sim {
             Event::Tick(id, life) => self.tick(id, life),
             Event::Store(id, life) => self.store(id, life),
             Event::Deliver(message) => self.deliver(*message),
-            Event::Snapshot(parcel) => self.deliver_snapshot(parcel),
+            Event::Snapshot(parcel) => self.deliver_snapshot(*parcel),
             Event::Client(client) => self.client(client),
             Event::GiveUp(client, number) => {
                 self.give_up(client, number);
