@@ -240,7 +240,8 @@ impl Node {
                     shared.log.info("skipped leadership transfer for single voting member cluster", &[own]);
                     return false;
                 }
-                Succession::Nobody => {
+                // Who was heard of is forgotten once in an election timeout, until the next heartbeat's answer.
+                Succession::Nobody if shared.now().saturating_sub(start) > shared.election_timeout => {
                     let why = ("error", Value::from("no other voter answers"));
                     shared.log.warn("leadership transfer failed", &[own, why]);
                     return false;
@@ -250,7 +251,7 @@ impl Node {
                     shared.log.info("leadership transfer starting", &[own.clone(), to_whom]);
                     asked = to;
                 }
-                Succession::Asked(_) | Succession::NotLeader => {}
+                Succession::Asked(_) | Succession::NotLeader | Succession::Nobody => {}
             }
             // It ends with a new leader; a transfer that got lost is given up by Raft after an election timeout.
             let left = patience.saturating_sub(shared.now().saturating_sub(start));
@@ -259,7 +260,7 @@ impl Node {
                 shared.log.warn("leadership transfer failed", &[own, why]);
                 return false;
             }
-            let _ = leaders.recv_timeout(left.min(shared.election_timeout));
+            let _ = leaders.recv_timeout(left.min(shared.election_timeout / 4));
         }
     }
 

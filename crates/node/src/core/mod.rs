@@ -443,13 +443,19 @@ impl Core {
     }
 
     /// A leader that has removed itself leads no longer: the crate looks for its own progress at every sync and every
-    /// answer, and panics without it. What it committed it has told the others by now; they elect another leader.
+    /// answer, and panics without it. What it committed it has told the others by now; who has most of them stands for
+    /// election at once.
     fn leave_leadership_when_removed(&mut self) {
-        let raft = &mut self.node.raft;
-        if raft.state == StateRole::Leader && raft.prs().get(self.config.id).is_none() {
-            let term = raft.term;
-            raft.become_follower(term, 0);
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || raft.prs().get(self.config.id).is_some() {
+            return;
         }
+        let (term, successor) = (raft.term, self.successor());
+        let raft = &mut self.node.raft;
+        if let Some((successor, _)) = successor {
+            raft.send_timeout_now(successor);
+        }
+        raft.become_follower(term, 0);
     }
 
     fn applied(&mut self, index: u64) {

@@ -110,18 +110,18 @@ impl Core {
         self.node.raft.prs().iter().count() == 1 && self.is_only_voter()
     }
 
-    /// To whom leadership would go best: of the other voters that were heard of lately, the one with the longest log.
-    /// `None` elsewhere than at the leader, or if there is nobody.
+    /// To whom leadership would go best: of the other voters that were heard of lately, else of all of them, the one with
+    /// the longest log. And was it heard of? `None` elsewhere than at the leader, or if there is nobody.
     #[must_use]
-    pub fn successor(&self) -> Option<u64> {
+    pub fn successor(&self) -> Option<(u64, bool)> {
         if self.role != Role::Leader {
             return None;
         }
         let progress = self.node.raft.prs();
         let voters = progress.conf().voters();
-        let able =
-            progress.iter().filter(|&(&id, peer)| id != self.config.id && voters.contains(id) && peer.recent_active);
-        able.map(|(&id, peer)| (peer.matched, id)).max().map(|(_, id)| id)
+        let others = progress.iter().filter(|&(&id, _)| id != self.config.id && voters.contains(id));
+        let best = others.map(|(&id, peer)| (peer.recent_active, peer.matched, id)).max();
+        best.map(|(is_active, _, id)| (id, is_active))
     }
 
     /// How many voters there are.

@@ -301,7 +301,7 @@ impl RaftLoop {
         if self.core.voters() < 2 {
             return Succession::OnlyVoter;
         }
-        let Some(to) = self.core.successor() else { return Succession::Nobody };
+        let Some((to, true)) = self.core.successor() else { return Succession::Nobody };
         self.handle(Input::TransferLeader(to));
         Succession::Asked(to)
     }
