@@ -283,7 +283,8 @@ impl Door {
             0 => true,
             leader if leader == standing.member_id => {
                 let membership = self.reader().membership();
-                self.connected(membership.members.values(), time) > membership.members.len() / 2
+                let others = || membership.members.values().filter(|member| member.id.0 != leader);
+                1 + self.connected(others(), time) > others().count().div_ceil(2)
             }
             leader => self.config.colleagues.active_for(MemberId(leader)).is_some_and(|active| active >= time),
         }
