@@ -117,9 +117,6 @@ pub(crate) fn offer(
     let begun = installer.begin()?;
     let (mut ready, mut importing) = (None, None);
     if index > shared.applied() {
-        let from = Value::from(format!("{:x}", message.from()));
-        let fields = [("remote-peer-id", from), ("snapshot-index", index.into())];
-        shared.log.info("receiving database snapshot", &fields);
         let started = shared.now();
         let spool = spool(shared, index, body)?;
         shared.metrics.snap_db_save_total_duration_seconds.observe(shared.now().saturating_sub(started));
@@ -127,7 +124,7 @@ pub(crate) fn offer(
         let imported = take(shared, &spool, &metadata).inspect_err(|_| remove(&*shared.disk, &spool))?;
         ready = Some(imported);
         let fields = [("path", Value::from(spool.display().to_string())), ("snapshot-index", index.into())];
-        shared.log.info("received and saved database snapshot", &fields);
+        shared.log.info("saved database snapshot to disk", &fields);
     }
     let awaited = ready.is_some();
     begun.ready(index, ready);

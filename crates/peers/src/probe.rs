@@ -96,8 +96,39 @@ async fn ask(shared: &Shared, peer: &Peer, kept: &mut Kept) -> Result<Finding, S
         return Err(format!("unhandled http status {}", answer.status));
     }
     let reply: Reply = serde_json::from_slice(&answer.body).map_err(|why| why.to_string())?;
-    // They looked at their clock half a round trip ago.
-    let theirs = reply.now.as_duration() + jiff::SignedDuration::try_from(round_trip / 2).unwrap_or_default();
-    let drift = (timestamp(shared.clock.unix()).as_duration() - theirs).unsigned_abs();
+    let drift = drift(timestamp(shared.clock.unix()), reply.now, round_trip);
     Ok(Finding { round_trip, drift })
+}
+
+/// How far their clock is off for certain: they looked at it at some moment of the round trip that ends `now`.
+fn drift(now: jiff::Timestamp, theirs: jiff::Timestamp, round_trip: Duration) -> Duration {
+    let half = round_trip / 2;
+    let middle = now.as_duration() - jiff::SignedDuration::try_from(half).unwrap_or_default();
+    (middle - theirs.as_duration()).unsigned_abs().saturating_sub(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_no_drift() {
+        let at = |millis| timestamp(Duration::from_millis(millis));
+        let ms = Duration::from_millis;
+        // Asked at 1000, answered at 5000.
+        for theirs in [1000, 3000, 5000] {
+            assert_eq!(drift(at(5000), at(theirs), ms(4000)), Duration::ZERO, "{theirs}");
+        }
+        assert_eq!(drift(at(5000), at(7500), ms(4000)), ms(2500));
+        assert_eq!(drift(at(5000), at(100), ms(100)), ms(4800));
+    }
+
+    #[test]
+    fn answers_are_as_gos() {
+        let text = Reply::at(Duration::new(1_700_000_000, 5_000_000));
+        assert_eq!(text, "{\"OK\":true,\"Now\":\"2023-11-14T22:13:20.005Z\"}\n");
+        let theirs: Reply =
+            serde_json::from_str("{\"OK\":true,\"Now\":\"2023-11-14T23:13:20.005000001+01:00\"}").unwrap();
+        assert_eq!(theirs.now.as_second(), 1_700_000_000);
+    }
 }

@@ -146,3 +146,60 @@ fn promotions_for_followers() {
         assert_eq!((status, body), (200, format!("{json}\n")));
     });
 }
+
+/// A body that says one word, and then nothing for ever.
+struct Endless(bool);
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data("word".into()))))
+    }
+}
+
+#[test]
+fn streams_of_raft_go_to_their_service_and_are_hung_up() {
+    use std::sync::{Arc, Mutex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    run(async {
+        let hang_ups = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&hang_ups);
+        let service: milepost_api::PeerService = Arc::new(move |request, hang_up| {
+            assert!(request.uri().path().starts_with("/raft"), "{}", request.uri());
+            kept.lock().unwrap().push(hang_up);
+            let body: milepost_api::PeerBody = Box::pin(Endless(false));
+            Box::pin(async move { http::Response::new(body) })
+        });
+        let address = Listen::Tcp { host: "127.0.0.1".into(), port: 0 };
+        let listener = Listener { address, role: Role::Peer, is_tls: false };
+        let server = Server::configured(Member::new(), |set| {
+            (set.limits, set.listeners, set.peer_service) = (limits(), vec![listener], Some(service));
+        });
+        let stream = async || {
+            let mut stream = tokio::net::TcpStream::connect(server.doors.local_addrs()[0]).await.unwrap();
+            stream.write_all(b"GET /raft/stream/msgapp/1 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"4\r\nword\r\n") {
+                head.push(stream.read_u8().await.expect("what is made is sent at once"));
+            }
+            stream
+        };
+        let (mut first, mut second) = (stream().await, stream().await);
+        hang_ups.lock().unwrap()[0].notify_one();
+        let mut rest = Vec::new();
+        first.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "hung up without an end that looks like one: {rest:?}");
+        // The other one goes on until the doors stop, and then ends at once.
+        server.doors.stop(std::time::Duration::ZERO);
+        let _ = second.read_to_end(&mut rest).await;
+        assert!(rest.is_empty(), "{rest:?}");
+    });
+}

@@ -161,7 +161,7 @@ fn letter(transfer: Transfer, mut message: raftpb::Message, asked: u64) -> Resul
         ("to", Value::from(format!("{:x}", message.to()))),
         ("bytes", Value::from(total_bytes)),
     ];
-    shared.log.info("sending database snapshot", &fields);
+    shared.log.info("sending merged snapshot", &fields);
     let until = shared.now() + PATIENCE + Duration::from_secs(total_bytes / PACE_BYTES_PER_SECOND);
     Ok(SnapshotLetter { message, total_bytes, body: Box::new(Body { database, until, transfer }) })
 }
