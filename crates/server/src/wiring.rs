@@ -281,6 +281,7 @@ fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
 /// # Errors
 /// In etcd's words.
 pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault> {
+    check_peer_pair(config)?;
     let peer = &config.security.peer;
     let (cert, key) = (&peer.client_cert_file, &peer.client_key_file);
     if cert.is_empty() != key.is_empty() {
@@ -388,16 +389,22 @@ const PEER_CONNECTIONS: usize = 1024;
 /// A member must take what it asked for within this. Source: etcd `ConnWriteTimeout`.
 const PEER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Source: etcd `TLSInfo.ServerConfig`.
+fn check_peer_pair(config: &Config) -> Result<(), Refusal> {
+    let (cert, key) = (&config.security.peer.cert_file, &config.security.peer.key_file);
+    if cert.is_empty() == key.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"),
+        "give both --peer-cert-file and --peer-key-file, or none",
+    ))
+}
+
 fn peer_tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
     let (security, urls) = (&config.security.peer, &config.addresses.listen_peer);
+    check_peer_pair(config)?;
     let (cert, key) = (&security.cert_file, &security.key_file);
-    if cert.is_empty() != key.is_empty() {
-        return Err(Refusal::new(
-            format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"),
-            "give both --peer-cert-file and --peer-key-file, or none",
-        )
-        .into());
-    }
     let given = (!cert.is_empty()).then(|| Pair { cert: cert.into(), key: key.into() });
     let pair = match given {
         Some(pair) => {

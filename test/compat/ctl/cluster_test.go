@@ -72,5 +72,5 @@ func TestClusterChanges(t *testing.T) {
 	s.do("member", "remove", "$MEMBER2", "-w", "json", "--hex")
 	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:6", "-w", "json")
 	s.do("member", "remove", "$MEMBER3", "-w", "fields")
-	s.end(60)
+	s.end(28)
 }

@@ -86,7 +86,7 @@ func TestBetter(t *testing.T) {
 	o.wants(step{args: []string{"get", "k"}, env: []string{"ETCDCTL_HEX=perhaps"}}, 0, "k\nv\n", "ETCDCTL_HEX")
 	o.wants(step{args: []string{"member", "list", "--consistency=x"}}, 4, "", "unknown consistency flag \"x\"")
 	o.wants(step{args: []string{"--debug", "--user=u:secret", "get", "k"}}, 0, "k\nv\n", "ETCDCTL_USER=(not shown)")
-	o.wants(step{args: []string{"--discovery-srv=example.invalid", "get", "k"}}, 1, "", "--endpoints")
+	o.wants(step{args: []string{"--discovery-srv=example.invalid", "get", "k"}}, 1, "", "dns lookup errors")
 	o.wants(step{args: []string{"get", "k"}, env: []string{"ETCDCTL_COMMAND_TIMEOUT=1ns"}}, 1, "", "context deadline exceeded")
 }
 

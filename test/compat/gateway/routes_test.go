@@ -25,10 +25,8 @@ func routes() []route {
 	add("kv", false, "range", "put", "deleterange", "txn", "compaction", "lease/revoke", "lease/timetolive", "lease/leases")
 	// The list before the first grant: without a TTL a lease lives two seconds.
 	add("lease", false, "leases", "revoke", "timetolive", "grant")
-	add("cluster/member", true, "add", "remove", "update", "promote")
-	add("cluster/member", false, "list")
-	add("maintenance", false, "alarm", "status", "defragment", "hash", "hashkv")
-	add("maintenance", true, "transfer-leadership", "downgrade")
+	add("cluster/member", false, "add", "remove", "update", "promote", "list")
+	add("maintenance", false, "alarm", "status", "defragment", "hash", "hashkv", "transfer-leadership", "downgrade")
 	add("auth", true, "enable", "disable", "user/add", "user/get", "user/list", "user/delete", "user/changepw", "user/grant",
 		"user/revoke", "role/add", "role/get", "role/list", "role/delete", "role/grant", "role/revoke")
 	add("auth", false, "status", "authenticate")

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -93,15 +94,25 @@ func Prepare(t testing.TB, bin Binary, opts Options) *Server {
 	return s
 }
 
-// freeAddr asks the kernel for a loopback port that nobody holds just now.
+// given remembers the addresses that freeAddr has told: until its server
+// listens the kernel would offer a port again.
+var given sync.Map
+
+// freeAddr asks the kernel for a loopback port that nobody holds just now, and
+// that nobody in this process was told of.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if _, again := given.LoadOrStore(addr, true); !again {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Command is the command line that Run would start.
