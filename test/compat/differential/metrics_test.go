@@ -131,7 +131,6 @@ var notServed = map[string]string{
 	"etcd_debugging_store_watch_requests_total":                        "there is no v2 store",
 	"etcd_debugging_store_watchers":                                    "there is no v2 store",
 	"etcd_debugging_snap_save_marshalling_duration_seconds":            "a part of the save that is not timed",
-	"etcd_server_learner_promote_successes":                            "comes with membership changes",
 }
 
 // buckets compares the bounds of two histograms.
