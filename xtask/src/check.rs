@@ -39,7 +39,7 @@ const STEPS: &[Step] = &[
 /// The verb.
 ///
 /// # Errors
-/// The first step that fails, with the command to repeat it alone.
+/// The steps that failed, with the command to repeat just them.
 pub fn run(words: &[String]) -> Result<(), String> {
     let Some(flags) = Flags::read("check", FLAGS, words)? else { return Ok(()) };
     if flags.has("--list") {
@@ -49,19 +49,24 @@ pub fn run(words: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let steps = chosen(flags.text("--only"), flags.text("--skip"))?;
-    let mut times = Vec::new();
+    let (mut times, mut failed) = (Vec::new(), Vec::new());
     for step in steps {
         println!("── {}: {}", step.name, step.about);
         let began = Instant::now();
-        let result = (step.run)();
-        times.push((step.name, began.elapsed()));
-        if let Err(error) = result {
-            print_times(&times);
-            return Err(format!("step {} failed: {error}\nagain: cargo xtask check --only {}", step.name, step.name));
+        // One run tells of everything that is wrong.
+        if let Err(error) = (step.run)() {
+            println!("── {} failed: {error}", step.name);
+            failed.push((step.name, error));
         }
+        times.push((step.name, began.elapsed()));
     }
     print_times(&times);
-    Ok(())
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
+    let lines: Vec<String> = failed.iter().map(|(name, error)| format!("step {name} failed: {error}")).collect();
+    Err(format!("{}\nagain: cargo xtask check --only {}", lines.join("\n"), names.join(",")))
 }
 
 fn chosen(only: Option<&str>, skip: Option<&str>) -> Result<Vec<&'static Step>, String> {
@@ -144,7 +149,7 @@ fn clippy() -> Result<(), String> {
 }
 
 fn test() -> Result<(), String> {
-    bins::run(bins::cargo().args(["test", "--locked", "--workspace"]))
+    bins::run(bins::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
 fn build() -> Result<(), String> {

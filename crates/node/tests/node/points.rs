@@ -5,8 +5,9 @@ use milepost_env::{Clock, Disk, Open, OsClock};
 use milepost_machine::Reader;
 use milepost_machine::member::{Member, add};
 use milepost_node::Completion;
+use milepost_node::log::Value;
 use milepost_proto::Message as _;
-use milepost_types::MemberId;
+use milepost_types::{LogIndex, MemberId};
 use milepost_wal::{Options, Wal, snap};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,7 +126,12 @@ fn a_damaged_snapshot_file_is_set_aside_and_nothing_is_lost() {
     node.stop();
     drop(node);
     let files = snap::list_newest_first(&home.disk, Path::new(SNAP)).expect("list");
-    let newest = &files.first().expect("a snapshot file").path;
+    // A file whose mark the stop kept out of the log is nobody's, and nobody looks at it.
+    let said = |index: LogIndex| {
+        let field = format!("{:?}", [("snapshot-index", Value::from(index.0))]);
+        home.lines.all().iter().any(|line| line.contains("saved snapshot to disk") && line.contains(&field))
+    };
+    let newest = &files.iter().find(|file| said(file.index)).expect("a snapshot file that the log names").path;
     let mut file = home.disk.open(newest, Open::ReadWrite).expect("open");
     let mut byte = [0];
     file.read_at(&mut byte, 30).expect("read");
