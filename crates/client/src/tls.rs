@@ -7,17 +7,15 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use milepost_trust::{Anybody, Trust};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::config::Secure;
 use crate::dial::Pipe;
@@ -53,9 +51,10 @@ impl TlsDialler {
         let trust: Arc<dyn ServerCertVerifier> = if *insecure_skip_verify {
             Arc::new(Anybody(Arc::clone(&provider)))
         } else if cacert.is_empty() {
-            Arc::new(Trust::of_the_system(&provider)?)
+            let system = Trust::of_the_system(&provider)?;
+            Arc::new(system.ok_or("this system has no certificate authorities: name the server's with --cacert")?)
         } else {
-            Arc::new(Trust::of(&provider, cacert)?)
+            Arc::new(Trust::of(&provider, certificates(cacert)?, cacert.as_ref())?)
         };
         let identity = (!cert.is_empty()).then(|| (cert.clone(), key.clone()));
         let server_name = (!server_name.is_empty()).then(|| server_name.clone());
@@ -119,19 +118,8 @@ fn failed(why: impl Display) -> String {
     format!("connection error: desc = \"transport: authentication handshake failed: {why}\"")
 }
 
-fn read(file: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| match error.kind() {
-        // In Go's words, which users look for.
-        std::io::ErrorKind::NotFound => format!("open {file}: no such file or directory"),
-        std::io::ErrorKind::PermissionDenied => format!("open {file}: permission denied"),
-        _ => format!("read {file}: {error}"),
-    })
-}
-
 fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let found = found.map_err(|why| format!("{file} holds a malformed certificate: {why}"))?;
+    let found = milepost_trust::certificates(file.as_ref())?;
     if found.is_empty() {
         return Err(format!(
             "{file}: tls: failed to find any PEM data in certificate input: it needs a block BEGIN CERTIFICATE"
@@ -141,139 +129,7 @@ fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|why| {
+    PrivateKeyDer::from_pem_slice(&milepost_trust::read(file.as_ref())?).map_err(|why| {
         format!("{file}: tls: failed to find any PEM data in key input: it needs an unencrypted PRIVATE KEY ({why})")
     })
-}
-
-/// Chains to known authorities, and known certificates themselves.
-#[derive(Debug)]
-struct Trust {
-    chains: Arc<WebPkiServerVerifier>,
-    /// Certificates of the file that was named; none for the system's.
-    known: Vec<CertificateDer<'static>>,
-}
-
-impl Trust {
-    fn of(provider: &Arc<CryptoProvider>, file: &str) -> Result<Trust, String> {
-        let known = certificates(file)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &known {
-            let added = roots.add(certificate.clone());
-            added.map_err(|why| format!("{file} holds a certificate that is no authority: {why}"))?;
-        }
-        Trust::with(provider, roots, known)
-    }
-
-    fn of_the_system(provider: &Arc<CryptoProvider>) -> Result<Trust, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err("this system has no certificate authorities: name the server's with --cacert".into());
-        }
-        Trust::with(provider, roots, Vec::new())
-    }
-
-    fn with(
-        provider: &Arc<CryptoProvider>,
-        roots: RootCertStore,
-        known: Vec<CertificateDer<'static>>,
-    ) -> Result<Trust, String> {
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .map_err(|why| why.to_string())?;
-        Ok(Trust { chains, known })
-    }
-
-    /// Whether the server shows a certificate of the file itself: its issuer is then of no interest, its name and time
-    /// are.
-    fn knows(&self, shown: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
-        self.known.iter().any(|known| known == shown)
-            && is_current(shown, now)
-            && ParsedCertificate::try_from(shown).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
-    }
-}
-
-fn is_current(der: &CertificateDer<'_>, now: UnixTime) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-    let validity = certificate.validity();
-    let now = now.as_secs().cast_signed();
-    validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(_) if self.knows(end_entity, server_name, now) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
-}
-
-/// Trusts whoever answers, as `--insecure-skip-tls-verify` asks; only that it holds the key of what it shows is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

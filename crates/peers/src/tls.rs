@@ -8,18 +8,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use milepost_trust::{Anybody, Trust};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -114,7 +115,7 @@ impl TlsDialler {
         let settings = &self.settings;
         let chains: Arc<dyn ServerCertVerifier> = match &settings.trusted_ca_file {
             _ if settings.skip_verify => Arc::new(Anybody(Arc::clone(&self.provider))),
-            Some(file) => Arc::new(Trust::of(&self.provider, file)?),
+            Some(file) => Arc::new(Trust::of(&self.provider, certificates(file)?, file)?),
             None if with_system => self.of_the_system()?,
             None => Arc::new(Anybody(Arc::clone(&self.provider))),
         };
@@ -147,24 +148,15 @@ impl TlsDialler {
         if let Some(trust) = self.system.get() {
             return Ok(Arc::clone(trust));
         }
-        let trust = Arc::new(Trust::of_the_system(&self.provider)?);
+        let trust = Trust::of_the_system(&self.provider)?
+            .ok_or("this system has no certificate authorities: name the members' with --peer-trusted-ca-file")?;
+        let trust = Arc::new(trust);
         Ok(Arc::clone(self.system.get_or_init(|| trust)))
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| match error.kind() {
-        // In Go's words, which operators look for.
-        std::io::ErrorKind::NotFound => format!("open {}: no such file or directory", file.display()),
-        std::io::ErrorKind::PermissionDenied => format!("open {}: permission denied", file.display()),
-        _ => format!("read {}: {error}", file.display()),
-    })
-}
-
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let found = found.map_err(|why| format!("{} holds a malformed certificate: {why}", file.display()))?;
+    let found = milepost_trust::certificates(file)?;
     if found.is_empty() {
         return Err(format!("{}: no CERTIFICATE block (PEM) in it", file.display()));
     }
@@ -172,103 +164,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(&read(file)?)
+    PrivateKeyDer::from_pem_slice(&milepost_trust::read(file)?)
         .map_err(|why| format!("{}: no private key in PEM, without password, in it: {why}", file.display()))
-}
-
-/// Chains to known authorities, and known certificates themselves.
-#[derive(Debug)]
-struct Trust {
-    chains: Arc<WebPkiServerVerifier>,
-    /// Certificates of the file that was named; none for the system's.
-    known: Vec<CertificateDer<'static>>,
-}
-
-impl Trust {
-    fn of(provider: &Arc<CryptoProvider>, file: &Path) -> Result<Self, String> {
-        let known = certificates(file)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &known {
-            let added = roots.add(certificate.clone());
-            added.map_err(|why| format!("{} holds a certificate that is no authority: {why}", file.display()))?;
-        }
-        Self::with(provider, roots, known)
-    }
-
-    fn of_the_system(provider: &Arc<CryptoProvider>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(
-                "this system has no certificate authorities: name the members' with --peer-trusted-ca-file".into()
-            );
-        }
-        Self::with(provider, roots, Vec::new())
-    }
-
-    fn with(
-        provider: &Arc<CryptoProvider>,
-        roots: RootCertStore,
-        known: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, String> {
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .map_err(|why| why.to_string())?;
-        Ok(Self { chains, known })
-    }
-
-    /// Whether the server shows a certificate of the file itself: its issuer is then of no interest, its name and time
-    /// are.
-    fn knows(&self, shown: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
-        self.known.iter().any(|known| known == shown)
-            && is_current(shown, now)
-            && ParsedCertificate::try_from(shown).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
-    }
-}
-
-fn is_current(der: &CertificateDer<'_>, now: UnixTime) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-    let validity = certificate.validity();
-    let now = now.as_secs().cast_signed();
-    validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(_) if self.knows(end_entity, server_name, now) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
 }
 
 /// What `chains` trusts, if its name is allowed as well: etcd asks that of both ends of a connection.
@@ -332,44 +229,5 @@ impl ServerCertVerifier for Allowed {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chains.supported_verify_schemes()
-    }
-}
-
-/// Trusts whoever answers, as `--peer-auto-tls` asks; only that it holds the key of what it shows is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

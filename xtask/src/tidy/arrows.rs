@@ -17,9 +17,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mvcc", &["engine"]),
     ("machine", &["mvcc", "engine", "bolt"]),
     ("node", &["wal", "machine", "mvcc", "env"]),
-    ("peers", &["env"]),
+    ("trust", &[]),
+    ("peers", &["env", "trust"]),
     ("api", &["node", "machine", "mvcc"]),
-    ("client", &[]),
+    ("client", &["trust"]),
     ("proxy", &["client", "api"]),
     ("server", &["api", "peers", "node", "machine", "mvcc", "wal", "engine", "bolt", "client", "env", "proxy"]),
     ("utl", &["machine", "mvcc", "engine", "bolt", "wal", "env"]),
@@ -36,7 +37,7 @@ const OPEN_TO_ALL: &[&str] = &["types", "proto"];
 const WORLD: &[(&str, &[&str], &str)] = &[
     ("tonic", &["api", "peers", "client"], "gRPC stops at the doors: handlers stay free to move to another transport"),
     ("hyper", &["api", "peers", "client"], "HTTP stops at the doors"),
-    ("rustls", &["api", "peers", "client"], "TLS stops at the doors"),
+    ("rustls", &["api", "peers", "client", "trust"], "TLS stops at the doors"),
     ("tokio-rustls", &["api", "peers", "client"], "TLS stops at the doors"),
     ("h2", &["api", "peers", "client", "bench"], "HTTP/2 stops at the doors and the load generator"),
     (

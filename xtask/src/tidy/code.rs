@@ -32,7 +32,7 @@ const WITH_FILES: Except = Except {
         "crates/api/src/metrics/process.rs",
         "crates/api/src/listen.rs",
         "crates/api/src/tls/files.rs",
-        "crates/peers/src/tls.rs",
+        "crates/trust/src/lib.rs",
         "crates/proto/build.rs",
     ],
     tests: true,
