@@ -46,10 +46,5 @@ step "tests of $MILEPOST_BIN"
 mapfile -t packages < <(go list ./... | grep -v '/cluster$')
 go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "$@" "${packages[@]}" | grep -v '^=== '
 step "clusters"
-# By name: cluster/ also holds tests that the server under test does not pass yet.
-# README.md says which.
-passing='^Test(FormingRefused|Stranger|FlagsAfterForming|HistoryOfThree|HistoryOfFive|HistoryOfBothKinds)$'
-passing+='|^Test(TwoEtcdsAndOneOfOurs|EntriesOfBothKinds|HandOver|WithoutQuorum|OldCopy)$'
-passing+='|^Test(CheckersSeePlantedFaults|FalsifiedNetworkIsSeen)$'
-go test -v -parallel 8 -count 1 -timeout "$limit" -run "$passing" "$@" ./cluster | grep -v '^=== '
+go test -v -parallel 8 -count 1 -timeout "$limit" "$@" ./cluster | grep -v '^=== '
 step "done"

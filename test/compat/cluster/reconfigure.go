@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,11 +27,17 @@ type Reconfigurer struct {
 	log     func(format string, args ...any)
 
 	mu      sync.Mutex
-	removed []*Member
+	removed []Removed
 	voters  []*Member
 	stop    chan struct{}
 	done    chan struct{}
 	err     error
+}
+
+// Removed is a member that was removed, and the voters that were left then.
+type Removed struct {
+	*Member
+	Left []*Member
 }
 
 // Reconfigure starts changing a cluster whose members are all voters.
@@ -54,7 +61,7 @@ func (c *Cluster) Reconfigure(bin harness.Binary, seed uint64, count func(string
 }
 
 // Stop ends it after the round under way, and returns those it has removed.
-func (r *Reconfigurer) Stop() ([]*Member, error) {
+func (r *Reconfigurer) Stop() ([]Removed, error) {
 	close(r.stop)
 	<-r.done
 	return r.removed, r.err
@@ -160,13 +167,8 @@ func (r *Reconfigurer) remove(ctx context.Context, client *clientv3.Client, vict
 	r.count("member: removed")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.removed = append(r.removed, victim)
-	for i, m := range r.voters {
-		if m == victim {
-			r.voters = append(r.voters[:i:i], r.voters[i+1:]...)
-			break
-		}
-	}
+	r.voters = slices.DeleteFunc(slices.Clone(r.voters), func(m *Member) bool { return m == victim })
+	r.removed = append(r.removed, Removed{victim, r.voters})
 	return nil
 }
 
