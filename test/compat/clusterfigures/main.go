@@ -1,11 +1,12 @@
 // Command clusterfigures measures clusters of three members on one machine, an
 // etcd's and the server under test's, one after the other in turns:
 //
-//	clusterfigures -etcd PATH -subject PATH [-rounds 5] [-seconds 5] [-clients 32]
+//	clusterfigures -etcd PATH -subject PATH [-rounds 5] [-seconds 5] [-clients 32] [-snapshot MIB]
 //
 // It prints puts per second with their 99th percentile and the CPU time per put
-// over all members, and how long it takes from the leader's death to the next
-// acknowledged write. It judges nothing.
+// over all members, how long it takes from the leader's death to the next
+// acknowledged write, and, where -snapshot says so, how a follower catches up
+// with so much data while others write. It judges nothing.
 package main
 
 import (
@@ -32,13 +33,18 @@ func main() {
 	rounds := flag.Int("rounds", 5, "deaths of a leader each")
 	seconds := flag.Int("seconds", 5, "of puts each")
 	clients := flag.Int("clients", 32, "that put at once")
+	mib := flag.Int("snapshot", 0, "MiB of values that a follower has missed; 0: no such measurement")
 	flag.Parse()
 	if *etcd == "" || *subject == "" {
 		flag.Usage()
 		os.Exit(2)
 	}
 	for _, bin := range []harness.Binary{{Name: "etcd", Path: *etcd}, {Name: "subject", Path: *subject}} {
-		if err := measure(bin, *rounds, *clients, time.Duration(*seconds)*time.Second); err != nil {
+		err := measure(bin, *rounds, *clients, time.Duration(*seconds)*time.Second)
+		if err == nil && *mib > 0 {
+			err = catchUp(bin, *mib, time.Duration(*seconds)*time.Second)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, bin.Name+":", err)
 			os.Exit(1)
 		}
