@@ -64,10 +64,20 @@ func (c *Cluster) Prepare(bin harness.Binary) (*Member, error) {
 	}
 	m := &Member{
 		Number: number, Name: name, Binary: bin, Dir: filepath.Join(home, "data"),
-		ClientURL: "http://" + client, PeerURL: "http://" + door, cluster: c, home: home,
+		ClientURL: "http://" + client, PeerURL: c.peerScheme() + door, cluster: c, home: home,
 	}
 	c.members = append(c.members, m)
 	return m, nil
+}
+
+// peerScheme is how members speak to each other: by the flags of all of them.
+func (c *Cluster) peerScheme() string {
+	for _, arg := range c.args {
+		if strings.HasPrefix(arg, "--peer-cert-file=") || arg == "--peer-auto-tls=true" {
+			return "https://"
+		}
+	}
+	return "http://"
 }
 
 // Join gives a member the flags to join the members that are there.

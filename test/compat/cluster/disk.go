@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -87,4 +88,52 @@ func (d *Disk) Empty() error { return os.Remove(filepath.Join(d.path, "filler"))
 func (d *Disk) Close() {
 	d.in.Close()
 	_ = d.holder.Wait() // it was asked to end
+}
+
+// Spoil lets a running member's syncs of its disk come late or fail, until the
+// returned function is called. how is strace's: delay_enter=… in microseconds,
+// or error=EIO.
+//
+// It needs strace, and the right to trace the process (root, or
+// kernel.yama.ptrace_scope=0).
+func (m *Member) Spoil(how string) (func() error, error) {
+	pid := m.PID()
+	if pid == 0 {
+		return nil, fmt.Errorf("%s does not run", m)
+	}
+	const syncs = "fsync,fdatasync"
+	record := filepath.Join(m.home, "syncs")
+	tracer := exec.Command("strace", "--follow-forks", "--attach="+strconv.Itoa(pid), "--trace="+syncs,
+		"--inject="+syncs+":"+how, "--output="+record)
+	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := tracer.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := tracer.Start(); err != nil {
+		return nil, fmt.Errorf("spoiling a disk needs the program strace: %w", err)
+	}
+	// It tells of the first thread once it has all that were there.
+	lines := bufio.NewReader(out)
+	said, err := lines.ReadString('\n')
+	if err != nil || !strings.Contains(said, "attached") {
+		rest, _ := io.ReadAll(lines) // it ends
+		_ = tracer.Wait()
+		return nil, fmt.Errorf("strace cannot trace %s (root can): %s%s", m, said, rest)
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, lines)
+	}()
+	return func() error {
+		_ = tracer.Process.Signal(syscall.SIGTERM) // it has ended with a member that ended
+		<-drained
+		_ = tracer.Wait() // ends by the signal that it was sent
+		text, err := os.ReadFile(record)
+		if err == nil && !strings.Contains(string(text), "sync(") {
+			err = fmt.Errorf("%s synced nothing: nothing was spoiled", m)
+		}
+		return err
+	}, nil
 }

@@ -75,6 +75,35 @@ func healed(c *Cluster) func() error {
 	return func() error { c.Net.Heal(); return nil }
 }
 
+// slowDisk lets each sync take so long.
+func slowDisk(sync time.Duration) func(*Cluster, *Member) (func() error, error) {
+	return func(_ *Cluster, m *Member) (func() error, error) {
+		return m.Spoil(fmt.Sprintf("delay_enter=%d", sync.Microseconds()))
+	}
+}
+
+// failingDisk lets each sync fail: the member ends, and must not before it has
+// been asked to sync anything.
+func failingDisk(_ *Cluster, m *Member) (func() error, error) {
+	release, err := m.Spoil("error=EIO")
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		how, err := m.End(30 * time.Second)
+		if err != nil {
+			return fmt.Errorf("with a failing disk %w", err)
+		}
+		if how == "exit 0" {
+			return fmt.Errorf("with a failing disk %s ended with %s", m, how)
+		}
+		if err := release(); err != nil {
+			return err
+		}
+		return m.Start()
+	}, nil
+}
+
 // network is a fault of the network that names no member.
 func network(name string, begin func(c *Cluster)) Fault {
 	return Fault{name, func(_ context.Context, c *Cluster, _ *rand.Rand) (func() error, error) {
@@ -93,11 +122,17 @@ func Faults() []Fault {
 		onLeader("isolated", isolate),
 		onLeader("mute", mute),
 		onLeader("deaf", deafen),
+		onLeader("with a slow disk", slowDisk(100*time.Millisecond)),
+		onLeader("with a stuck disk", slowDisk(time.Minute)),
+		onLeader("with a failing disk", failingDisk),
 		onFollower("killed", kill),
 		onFollower("paused", stop),
 		onFollower("isolated", isolate),
 		onFollower("mute", mute),
 		onFollower("deaf", deafen),
+		onFollower("with a slow disk", slowDisk(100*time.Millisecond)),
+		onFollower("with a stuck disk", slowDisk(time.Minute)),
+		onFollower("with a failing disk", failingDisk),
 		onLeader("cut from one follower", func(c *Cluster, leader *Member) (func() error, error) {
 			for _, m := range c.Running() {
 				if m != leader {

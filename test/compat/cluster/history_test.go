@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -184,14 +185,17 @@ func TestHistoryOfThree(t *testing.T) {
 	history(t, of(t, 3), Faults(), rounds(t))
 }
 
-// TestHistoryOfFive is the same with what takes two members at once.
-func TestHistoryOfFive(t *testing.T) {
+// TestHistoryOfMore is the same with what takes two members at once, with five
+// members (slow: and seven).
+func TestHistoryOfMore(t *testing.T) {
 	parallel(t)
-	faults := FaultsOfFive()
+	faults, sizes := FaultsOfFive(), []int{5}
 	if harness.IntEnv(t, "CLUSTER_SLOW", 0) > 0 {
-		faults = append(faults, Faults()...)
+		faults, sizes = append(faults, Faults()...), append(sizes, 7)
 	}
-	history(t, of(t, 5), faults, rounds(t))
+	for _, size := range sizes {
+		t.Run(fmt.Sprint(size), func(t *testing.T) { history(t, of(t, size), faults, rounds(t)) })
+	}
 }
 
 // TestHistoryOfBothKinds: two etcds and one of ours.
@@ -207,14 +211,15 @@ func TestHistoryOfBothKinds(t *testing.T) {
 	history(t, []harness.Binary{etcd, etcd, harness.Subject(t)}, faults, rounds(t))
 }
 
-func history(t *testing.T, bins []harness.Binary, faults []Fault, rounds int) {
+func history(t *testing.T, bins []harness.Binary, faults []Fault, rounds int, args ...string) *Cluster {
 	t.Helper()
 	ctx := deadline(t, time.Duration(2+2*rounds)*time.Minute)
 	counts := newTally(t, kindsOf(faults)...)
-	c := started(t, bins)
+	c := started(t, bins, args...)
 	e := begin(t, c, counts, 9, nil)
 	for range rounds {
 		e.suffer(ctx, faults, holdFault)
 	}
 	e.settle(ctx)
+	return c
 }

@@ -73,7 +73,7 @@ func (m *Member) Start() error {
 		"--data-dir=" + m.Dir,
 		"--listen-client-urls=" + m.ClientURL,
 		"--advertise-client-urls=" + m.ClientURL,
-		"--listen-peer-urls=http://" + listen,
+		"--listen-peer-urls=" + m.cluster.peerScheme() + listen,
 		"--initial-advertise-peer-urls=" + m.PeerURL,
 	}, m.start, m.cluster.args, m.args)
 	out, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -2,13 +2,11 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -223,83 +221,4 @@ func TestOldCopy(t *testing.T) {
 	}
 	t.Logf("it ended with %s: %s", how, victim.LogTail(1))
 	fill(220, 240)
-}
-
-// TestFullDisk: one member's disk is full. Etcd's member ends, and the others go
-// on; ours raises the alarm NOSPACE, which refuses further writes everywhere. In
-// either way nothing that was acknowledged is lost, and once there is room (and
-// the alarm is disarmed) all is as before.
-func TestFullDisk(t *testing.T) {
-	parallel(t)
-	ctx := deadline(t, 2*time.Minute)
-	c := prepare(t, of(t, 3))
-	victim := c.Members()[1]
-	disk, err := c.SmallDisk(victim, 400<<20)
-	must(t, err)
-	t.Cleanup(disk.Close)
-	must(t, c.Start(ctx))
-	counts := newTally(t, "full disk noticed", "writes after it", "equal hashes")
-	lead(ctx, t, c, victim) // the leader's, which is worse
-	others := slices.DeleteFunc(c.Members(), func(m *Member) bool { return m == victim })
-	client, err := newClient(endpoints(others))
-	must(t, err)
-	defer client.Close()
-	written := map[string]string{}
-	put := func(key string) error {
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		_, err := client.Put(short, key, string(make([]byte, 100_000)))
-		if err == nil {
-			written[key] = key
-		}
-		return err
-	}
-	must(t, put("full/before"))
-	must(t, disk.Fill())
-	n, alarmed := 0, false
-	harness.Eventually(t, 60*time.Second, func() error {
-		err := put(fmt.Sprintf("full/%d", n))
-		if err == nil {
-			n++
-		} else if strings.Contains(err.Error(), "database space exceeded") {
-			alarmed = true
-			return nil
-		}
-		if n < 300 {
-			return fmt.Errorf("only %d writes went through; the victim runs: %v; the last ended with %v", n, victim.Running(), err)
-		}
-		return nil
-	})
-	counts.add("full disk noticed", 1)
-	t.Logf("%d writes went through; refused by the alarm: %v", n, alarmed)
-	t.Logf("the member with the full disk runs: %v; it says: %s", victim.Running(), victim.LogTail(1))
-	must(t, disk.Empty())
-	if !victim.Running() {
-		must(t, victim.Start())
-	}
-	must(t, victim.WaitReady(ctx))
-	for i := range 20 {
-		harness.Eventually(t, 30*time.Second, func() error {
-			err := put(fmt.Sprintf("full/after/%d", i))
-			if err != nil && alarmed { // the room is measured now and then: it may be raised once more
-				_, err2 := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-				err = errors.Join(err, err2)
-			}
-			return err
-		})
-		counts.add("writes after it", 1)
-	}
-	_, err = c.SameHashes(ctx)
-	must(t, err)
-	counts.add("equal hashes", 3)
-	at, err := victim.Client()
-	must(t, err)
-	defer at.Close()
-	for key := range written {
-		got, err := at.Get(ctx, key)
-		must(t, err)
-		if len(got.Kvs) != 1 {
-			t.Errorf("%s was acknowledged and is not there", key)
-		}
-	}
 }
