@@ -18,6 +18,8 @@ use std::time::Duration;
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// Between two tries to write into a full disk.
 const RETRY_FULL: Duration = Duration::from_millis(100);
+/// Between two lines about it.
+const TELL_FULL: Duration = Duration::from_secs(10);
 
 /// Work for the log thread; done in order.
 pub(crate) enum LogJob {
@@ -106,16 +108,10 @@ impl LogLoop {
 
     fn write(&mut self, persist: &Persist) -> Result<(), WalError> {
         if let Some(snapshot) = &persist.snapshot {
-            loop {
-                match self.write_snapshot(snapshot) {
-                    Err(error)
-                        if (error.is_retryable() || error.is_for_want_of_room()) && self.shared.stopped().is_none() =>
-                    {
-                        self.wait_for_space(&error);
-                    }
-                    other => break other?,
-                }
-            }
+            self.once_there_is_room(
+                |error| error.is_retryable() || error.is_for_want_of_room(),
+                |log| log.write_snapshot(snapshot),
+            )?;
         }
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
@@ -125,18 +121,41 @@ impl LogLoop {
         let bytes: u64 = persist.entries.iter().map(|entry| entry.data().len() as u64).sum();
         metrics.wal_write_bytes_total.fetch_add(bytes, Ordering::Relaxed);
         metrics.log_entries.fetch_add(persist.entries.len() as u64, Ordering::Relaxed);
-        loop {
-            match self.wal.append(&persist.entries, persist.hard_state.as_ref()) {
-                Err(error) if error.is_retryable() && self.shared.stopped().is_none() => self.wait_for_space(&error),
-                other => return other,
-            }
-        }
+        self.once_there_is_room(WalError::is_retryable, |log| {
+            log.wal.append(&persist.entries, persist.hard_state.as_ref())
+        })
     }
 
-    /// Nothing was written, nothing was promised: waiting is safe, and leadership moves away meanwhile.
-    fn wait_for_space(&self, error: &WalError) {
-        self.shared.log.warn("the log waits for space", &[("error", error.to_string().into())]);
-        std::thread::park_timeout(RETRY_FULL);
+    /// Tries until there is room on the disk, or the node stops. Nothing was written, nothing was promised: waiting is
+    /// safe, and leadership moves away meanwhile.
+    fn once_there_is_room(
+        &mut self,
+        is_for_want_of_room: impl Fn(&WalError) -> bool,
+        mut write: impl FnMut(&mut Self) -> Result<(), WalError>,
+    ) -> Result<(), WalError> {
+        let began = self.shared.now();
+        let mut told = None;
+        loop {
+            match write(self) {
+                Err(error) if is_for_want_of_room(&error) && self.shared.stopped().is_none() => {
+                    let now = self.shared.now();
+                    if told.is_none_or(|told| now.saturating_sub(told) >= TELL_FULL) {
+                        told = Some(now);
+                        let remedy = "free some: until then this member takes part in nothing that is written";
+                        let fields = [("error", error.to_string().into()), ("remedy", remedy.into())];
+                        self.shared.log.warn("the disk is full: the log waits for room", &fields);
+                    }
+                    std::thread::park_timeout(RETRY_FULL);
+                }
+                other => {
+                    if told.is_some() && other.is_ok() {
+                        let took = self.shared.now().saturating_sub(began);
+                        self.shared.log.info("the log has room again", &[("took", Value::from(took))]);
+                    }
+                    return other;
+                }
+            }
+        }
     }
 
     fn write_snapshot(&mut self, snapshot: &raftpb::Snapshot) -> Result<(), WalError> {

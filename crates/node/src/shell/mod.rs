@@ -25,3 +25,4 @@ pub(crate) mod reads;
 pub(crate) mod role_log;
 pub(crate) mod sender;
 pub(crate) mod shared;
+pub(crate) mod space;

@@ -7,6 +7,7 @@ use super::reads::UnconfirmedReads;
 use super::role_log::{log_role_change, log_step};
 use super::sender::{self, Spawn};
 use super::shared::{Shared, StopReason};
+use super::space::{Space, Verdict};
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::letters::Letters;
 use crate::log::{Level, Value};
@@ -92,6 +93,7 @@ pub(crate) struct RaftLoop {
     /// Where snapshots for others are made.
     pub spawn: Spawn,
     duties: Duties,
+    space: Space,
     /// Waiting for the leader's confirmation.
     reads: UnconfirmedReads,
     /// Proposals that no leader took yet.
@@ -135,6 +137,7 @@ impl RaftLoop {
             letters,
             spawn: sender::on_threads(),
             duties,
+            space: Space::default(),
             reads: UnconfirmedReads::default(),
             homeless: VecDeque::new(),
             forget_dropped: false,
@@ -286,11 +289,39 @@ impl RaftLoop {
         }
         let resent = self.core.standing().reads_resent;
         self.shared.metrics.slow_read_indexes_total.store(resent, Ordering::Relaxed);
-        if self.shared.is_low_on_space() {
-            self.duties.ask(Duty::RaiseNoSpace);
-        }
+        self.mind_space(now);
         if let Some(why) = store.corrupt() {
             self.duties.found_corrupt(&why, &self.shared);
+        }
+    }
+
+    /// See [`super::space`].
+    fn mind_space(&mut self, now: Duration) {
+        let (role, voters) = (self.core.standing().role, self.core.voters());
+        let is_low = self.shared.is_low_on_space();
+        match self.space.tick(now, is_low, role, voters, self.shared.election_timeout) {
+            Verdict::Nothing => {}
+            Verdict::Tell { is_low } => self.tell_space(is_low),
+            Verdict::RaiseAlarm => self.duties.ask(Duty::RaiseNoSpace),
+            Verdict::HandOver => {
+                if let Succession::Asked(to) = self.hand_over() {
+                    self.space.handed_over(now);
+                    let fields = [("transferee", Value::from(format!("{to:x}")))];
+                    self.shared.log.warn("gives leadership away: there is little room on the disk", &fields);
+                }
+            }
+        }
+    }
+
+    fn tell_space(&self, is_low: bool) {
+        let log = &self.shared.log;
+        if !is_low {
+            log.info("there is room on the disk again", &[]);
+        } else if self.core.voters() < 2 {
+            log.warn("there is little room on the disk", &[("remedy", "free some, then disarm the alarm".into())]);
+        } else {
+            let remedy = "free some: without, this member falls behind while the others go on";
+            log.warn("there is little room on the disk", &[("remedy", remedy.into())]);
         }
     }
 

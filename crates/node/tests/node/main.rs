@@ -11,4 +11,5 @@ mod load;
 mod points;
 mod refusals;
 mod snapshots;
+mod space;
 mod world;
