@@ -194,8 +194,22 @@ pub(crate) fn decode_history<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<H
 
 /// Reads a record of `current`.
 pub(crate) fn decode_current<'a>(engine_key: &'a [u8], bytes: &'a [u8]) -> Result<CurrentRef<'a>, StoreError> {
+    let input = Input::check(engine_key, bytes).map_err(|what| corrupt(Table::Current, engine_key, what))?;
+    parse_current(engine_key, input)
+}
+
+/// As [`decode_current`] for who only wants to know whether the key is there: without a look at the checksum of a record
+/// that lies on a leaf, which the engine takes when it first meets the leaf. (A long key's may lie elsewhere.)
+pub(crate) fn peek_current<'a>(engine_key: &'a [u8], bytes: &'a [u8]) -> Result<CurrentRef<'a>, StoreError> {
+    if keys::is_long(engine_key) {
+        return decode_current(engine_key, bytes);
+    }
+    let rest = bytes.get(CRC_LEN..).ok_or_else(|| corrupt(Table::Current, engine_key, "too short"))?;
+    parse_current(engine_key, Input { rest })
+}
+
+fn parse_current<'a>(engine_key: &'a [u8], mut input: Input<'a>) -> Result<CurrentRef<'a>, StoreError> {
     let corrupt = |what| corrupt(Table::Current, engine_key, what);
-    let mut input = Input::check(engine_key, bytes).map_err(corrupt)?;
     let mut parse = || {
         let flags = input.flags()?;
         let revision = Revision::new(input.number()?, input.number()?);

@@ -140,7 +140,7 @@ impl Reader<'_> {
 
 impl Record {
     /// The same, as if it stood in the engine.
-    fn borrow(&self) -> HistoryRef<'_> {
+    pub(crate) fn borrow(&self) -> HistoryRef<'_> {
         HistoryRef {
             revision: self.revision,
             tombstone: self.is_tombstone(),

@@ -21,6 +21,7 @@ use milepost_engine::{Engine, EngineError, ReadTxn, Room, Table};
 use milepost_types::{LeaseId, LogIndex, Revision, Term};
 
 use crate::codec::{self, HistoryRef};
+use crate::counting::count_all;
 use crate::error::StoreError;
 use crate::hash;
 use crate::keys::{self, EngineKey};
@@ -176,6 +177,7 @@ impl Import {
         };
         self.commit(Some((&meta, &end.conf_state)))?;
         let Self { new, old, turn, .. } = self;
+        count_all(new.engine(), &old.inner().options)?;
         new.engine().sync()?;
         let (meta, opened) = read_opened(&**new.engine())?;
         Ok(Imported { new, old, revision: meta.revision, opened, turn })

@@ -30,6 +30,7 @@
 mod codec;
 mod commit;
 mod compact;
+mod counting;
 mod counts;
 mod defragment;
 mod error;
@@ -59,5 +60,5 @@ pub use record::{Header, Record};
 pub use salvage::{Walked, rescue, salvage, verify};
 pub use store::{Durable, Observer, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats, Work};
 pub use tables::{APP_PREFIX, SmallTable};
-pub use view::{RangeOptions, RangeResult, View};
+pub use view::{LiveRecord, RangeOptions, RangeResult, View};
 pub use writer::{Change, EventBatch, Writer};

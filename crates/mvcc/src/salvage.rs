@@ -9,6 +9,8 @@ use std::sync::Arc;
 use milepost_engine::{Engine, ReadTxn, Table};
 
 use crate::codec::{self, HistoryRef};
+use crate::counting::Recount;
+use crate::counts::COUNTED_KEY;
 use crate::error::StoreError;
 use crate::keys::EngineKey;
 use crate::tables::Meta;
@@ -32,11 +34,15 @@ pub struct Walked {
 /// - The newest record of each key is the one that history has at its revision.
 /// - No record of history is newer than the newest of its key, nor newer than the store says it is.
 /// - What a record has replaced is there, unless a compaction may have taken it.
+/// - There are as many keys as the store says.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] with the first record that fails, or the engine's.
 pub fn verify(engine: &dyn Engine) -> Result<Walked, StoreError> {
-    walk(engine, &mut |_, _| Ok(()))
+    let mut recount = Recount::of(engine)?;
+    let walked = walk(engine, &mut |table, chunk| recount.look(table, chunk))?;
+    recount.finish()?;
+    Ok(walked)
 }
 
 /// Copies the store in `suspect`, which a failed sync has left in doubt, into its successor, which takes its place.
@@ -51,12 +57,23 @@ pub fn rescue(suspect: &dyn Engine) -> Result<Arc<dyn Engine>, StoreError> {
     Ok(sound)
 }
 
-/// Copies every record of `from` into `to`, which is empty, with the checks of [`verify`], and syncs it.
+/// Copies every record of `from` into `to`, which is empty, with the checks of [`verify`], and syncs it. If only the
+/// number of keys is not what the store says, the copy does not say it.
 ///
 /// # Errors
 /// As [`verify`]; `to` is then of no use.
 pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError> {
-    let walked = walk(from, &mut |table, chunk| append(to, table, chunk))?;
+    let mut recount = Recount::of(from)?;
+    let walked = walk(from, &mut |table, chunk| {
+        recount.look(table, chunk)?;
+        append(to, table, chunk)
+    })?;
+    if recount.finish().is_err() {
+        // They follow from the keys: whoever opens the copy counts anew.
+        let mut txn = to.write()?;
+        txn.delete(Table::Meta, COUNTED_KEY)?;
+        txn.commit()?;
+    }
     to.sync()?;
     Ok(walked)
 }

@@ -89,14 +89,39 @@ impl<'t> Tables<'t> {
         self.history(revision)?.ok_or_else(|| missing(revision))
     }
 
+    /// Was `current`'s key there at `at`?
+    pub fn was_live(&self, current: &CurrentRef<'t>, at: i64) -> Result<bool, StoreError> {
+        if current.revision.main <= at {
+            return Ok(!current.tombstone);
+        }
+        // It has been there since it was created.
+        if !current.tombstone && current.create_revision <= at {
+            return Ok(true);
+        }
+        Ok(self.older(current, at)?.is_some_and(|older| !older.tombstone))
+    }
+
     /// Walks `current` through `range` in the order of user keys.
-    pub fn walk(&self, range: KeyRange<'t>) -> Result<CurrentWalk<'t>, StoreError> {
+    pub fn walk(&self, range: KeyRange<'t>, looks: Looks) -> Result<CurrentWalk<'t>, StoreError> {
         let (lower, upper) = (keys::lower_edge(range), keys::upper_edge(range));
         let cursor = self.txn.scan(Table::Current, lower.lower(), upper.upper())?;
-        let mut walk = CurrentWalk { cursor, range, group: VecDeque::new(), ahead: None, peeked: None };
+        let decode = match looks {
+            Looks::AtAll => codec::decode_current,
+            Looks::AtKeys => codec::peek_current,
+        };
+        let mut walk = CurrentWalk { cursor, decode, range, group: VecDeque::new(), ahead: None, peeked: None };
         walk.peeked = walk.step()?;
         Ok(walk)
     }
+}
+
+/// What a walk looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// Whole records, with their checksums.
+    AtAll,
+    /// Whether keys are there.
+    AtKeys,
 }
 
 fn missing(revision: Revision) -> StoreError {
@@ -144,10 +169,6 @@ enum Waiting {
 }
 
 impl Copier {
-    pub fn len(&self) -> usize {
-        self.done.len() + self.waiting.len()
-    }
-
     pub fn share(&mut self, record: Arc<Record>) {
         self.waiting.push(Waiting::Ready(record));
     }
@@ -186,6 +207,7 @@ impl Copier {
 /// A walk through `current`. Groups of long keys are collected and put in the order of their whole keys.
 pub(crate) struct CurrentWalk<'t> {
     cursor: Box<dyn Cursor<'t> + 't>,
+    decode: fn(&'t [u8], &'t [u8]) -> Result<CurrentRef<'t>, StoreError>,
     range: KeyRange<'t>,
     /// Members of the group being walked, in order.
     group: VecDeque<CurrentRef<'t>>,
@@ -219,7 +241,7 @@ impl<'t> CurrentWalk<'t> {
                 },
             };
             if !keys::is_long(pair.0) {
-                return codec::decode_current(pair.0, pair.1).map(Some);
+                return (self.decode)(pair.0, pair.1).map(Some);
             }
             self.collect(pair)?;
         }

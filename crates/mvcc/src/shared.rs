@@ -115,6 +115,7 @@ impl Core {
     pub fn seal(&mut self, inner: &Inner) {
         assert!(self.state.sealed.is_none(), "two sealed generations");
         let active = Arc::new(Generation::new(self.meta.clone(), inner.options.gen_changes));
+        inner.counts.write(self.meta.revision, &mut self.state.active.rest.lock().tables);
         let sealed = Some(self.state.active.clone());
         self.install(ViewState { active, sealed, ..self.state.parts() }, inner);
         self.sealed_bytes = std::mem::take(&mut self.size_bytes);
@@ -182,6 +183,7 @@ impl Inner {
             when_compacted: Vec::new(),
             stop: false,
         };
+        let counts = Counts::new(options.block_keys);
         Self {
             options,
             state: ArcSwap::new(state),
@@ -198,7 +200,7 @@ impl Inner {
             file_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             waiting_bytes: AtomicU64::new(0),
-            counts: Counts::default(),
+            counts,
             observer: OnceLock::new(),
             stats: Counters::default(),
         }

@@ -33,6 +33,9 @@ pub struct StoreOptions {
     pub compaction_sleep: Duration,
     /// Take a hash of what each compaction leaves, for members to compare. Costs a walk through all of history each time.
     pub compaction_hash: bool,
+    /// Keys after which a block of those that are counted together is cut in two; see [`crate::View::range`]. More: a
+    /// count walks further at its ends; less: more memory, about 100 bytes a block.
+    pub block_keys: usize,
     /// Commit and compact on a thread of the store's own. Without it somebody must call [`Store::step`].
     pub background: bool,
 }
@@ -46,6 +49,7 @@ impl Default for StoreOptions {
             compaction_batch: 1000,
             compaction_sleep: Duration::from_millis(10),
             compaction_hash: false,
+            block_keys: 512,
             background: true,
         }
     }
@@ -113,7 +117,7 @@ pub struct StoreStats {
     pub compaction_visited: u64,
     /// Records of `history` deleted by compactions.
     pub compaction_deleted: u64,
-    /// Ranges whose count was known or could be told from an older one.
+    /// Ranges that were counted without walking all of them.
     pub counts_known: u64,
     /// Changes waiting in memory.
     pub overlay_changes: u64,
@@ -185,6 +189,7 @@ impl Store {
         engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;
         let inner = Arc::new(Inner::new(engine, options, meta));
         inner.measure()?;
+        inner.load_counts();
         inner.look_for_room();
         let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };
         let handle = Arc::new(Handle { inner, thread: Mutex::new(thread) });

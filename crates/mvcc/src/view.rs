@@ -19,13 +19,12 @@ use bytes::Bytes;
 use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
 
-use crate::codec::{self, CurrentRef};
-use crate::counts::WORTH_REMEMBERING;
+use crate::codec::{self, CurrentRef, HistoryRef};
 use crate::error::StoreError;
 use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
 use crate::record::Record;
-use crate::scan::{Copier, CurrentWalk, Tables};
+use crate::scan::{Copier, CurrentWalk, Looks, Tables};
 use crate::shared::Inner;
 
 /// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
@@ -92,6 +91,23 @@ pub struct RangeResult {
     pub count: i64,
 }
 
+/// A live key while it is looked at; the fields are those of the wire's `KeyValue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveRecord<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value; empty if no values were asked for.
+    pub value: &'a [u8],
+    /// Main revision of the put that created the key.
+    pub create_revision: i64,
+    /// Main revision of the newest put.
+    pub mod_revision: i64,
+    /// Puts since the key was created, that one included.
+    pub version: i64,
+    /// The lease the key is attached to; zero: none.
+    pub lease: LeaseId,
+}
+
 impl View {
     /// The revision this view shows.
     #[must_use]
@@ -113,6 +129,32 @@ impl View {
     pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
         let at = self.check(at)?;
         self.inner.note(self.reader().range(range, at, options))
+    }
+
+    /// As [`View::range`], but shows each record instead of copying it. The answer is the count.
+    ///
+    /// The engine keeps what it may show for as long as this takes: `each` must not wait for anybody.
+    ///
+    /// # Errors
+    /// As [`View::range`]; some records may have been shown by then.
+    pub fn each(
+        &self,
+        range: KeyRange<'_>,
+        at: i64,
+        options: RangeOptions,
+        each: &mut dyn FnMut(&LiveRecord<'_>),
+    ) -> Result<i64, StoreError> {
+        let at = self.check(at)?;
+        self.inner.note(self.reader().visit(range, at, options, &mut |met| each(&met.show(options.values))))
+    }
+
+    /// Does `range` hold more than `keys` keys? Costs less than to ask for them.
+    ///
+    /// # Errors
+    /// As [`View::range`].
+    pub fn is_longer(&self, range: KeyRange<'_>, at: i64, keys: usize) -> Result<bool, StoreError> {
+        let at = self.check(at)?;
+        self.inner.note(self.reader().is_longer(range, at, keys))
     }
 
     /// One key as it was at main revision `at`; at or below zero means the view's own revision.
@@ -208,7 +250,7 @@ impl<'a> Reader<'a> {
         }
         let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
-        let mut merge = self.merge(&tables, range, i64::MAX)?;
+        let mut merge = self.merge(&tables, range, i64::MAX, Looks::AtAll)?;
         while let Some(found) = merge.next()? {
             records.push(match found {
                 Found::Memory(record) => record,
@@ -219,57 +261,76 @@ impl<'a> Reader<'a> {
     }
 
     pub fn range(&self, range: KeyRange<'_>, at: i64, options: RangeOptions) -> Result<RangeResult, StoreError> {
-        if range.is_empty() {
-            return Ok(RangeResult::default());
-        }
-        if range.end == RangeEnd::Single {
-            let records: Vec<_> = self.get(range.start, at, options.values)?.into_iter().collect();
-            return Ok(RangeResult { count: records.len() as i64, records });
-        }
-        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-        let known = if options.count { self.known_count(range, at)? } else { None };
-        let txn = self.state.engine.read()?;
-        let tables = self.tables(&*txn);
-        let mut merge = self.merge(&tables, range, at)?;
-        let (mut copier, mut count) = (Copier::default(), 0);
-        while copier.len() < limit || (options.count && known.is_none()) {
-            let Some(found) = merge.next()? else { break };
-            let wanted = copier.len() < limit;
-            match found {
-                Found::Memory(record) if record.is_tombstone() => {}
-                Found::Memory(record) => {
-                    count += 1;
-                    if wanted {
-                        copier.share(record);
-                    }
-                }
-                Found::Engine(current) => {
-                    let Some(record) = tables.live_at(&current, at, options.values && wanted)? else { continue };
-                    count += 1;
-                    if wanted {
-                        copier.copy(&record, options.values);
-                    }
-                }
-            }
-        }
-        let (records, count) = (copier.finish(), known.unwrap_or(count));
-        // The next page begins behind the last record, or the last but one if the caller looked one ahead.
-        if options.count && at != i64::MAX && count >= WORTH_REMEMBERING {
-            let last = records.iter().enumerate().rev().take(2);
-            let ends: Vec<_> = last.map(|(index, record)| (index + 1, &*record.key)).collect();
-            self.remember_counts(range, at, count, if limit == usize::MAX { &[] } else { &ends });
-        }
-        Ok(RangeResult { records, count })
+        let mut copier = Copier::default();
+        let count = self.visit(range, at, options, &mut |met| match met {
+            Met::Memory(record) => copier.share(record.clone()),
+            Met::Engine(record) => copier.copy(record, options.values),
+        })?;
+        Ok(RangeResult { records: copier.finish(), count })
     }
 
-    fn merge<'t>(&'t self, tables: &Tables<'t>, range: KeyRange<'t>, at: i64) -> Result<Merge<'t>, StoreError> {
+    /// Shows `visit` what a range finds, in key order, while the engine's page lasts. The answer is the count.
+    pub fn visit(
+        &self,
+        range: KeyRange<'_>,
+        at: i64,
+        options: RangeOptions,
+        visit: &mut dyn FnMut(Met<'_>),
+    ) -> Result<i64, StoreError> {
+        if range.is_empty() {
+            return Ok(0);
+        }
+        if range.end == RangeEnd::Single {
+            let found = self.get(range.start, at, options.values)?;
+            found.iter().for_each(|record| visit(Met::Memory(record)));
+            return Ok(i64::from(found.is_some()));
+        }
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let txn = self.state.engine.read()?;
+        let tables = self.tables(&*txn);
+        let mut merge = self.merge(&tables, range, at, Looks::AtAll)?;
+        let (mut met, mut last) = (0, Vec::new());
+        while let Some(found) = merge.next()? {
+            let key = match &found {
+                Found::Memory(record) if record.is_tombstone() => continue,
+                Found::Memory(record) => {
+                    visit(Met::Memory(record));
+                    &record.key[..]
+                }
+                Found::Engine(current) => {
+                    let Some(record) = tables.live_at(current, at, options.values)? else { continue };
+                    visit(Met::Engine(&record));
+                    current.key
+                }
+            };
+            met += 1;
+            if met == limit {
+                last = key.to_vec();
+                break;
+            }
+        }
+        if !options.count || last.is_empty() {
+            return Ok(met as i64);
+        }
+        // The smallest key behind it.
+        last.push(0);
+        Ok(met as i64 + self.count(&tables, KeyRange { start: &last, end: range.end }, at)?)
+    }
+
+    pub(crate) fn merge<'t>(
+        &'t self,
+        tables: &Tables<'t>,
+        range: KeyRange<'t>,
+        at: i64,
+        looks: Looks,
+    ) -> Result<Merge<'t>, StoreError> {
         let end = Revision::end_of(at);
         Ok(Merge {
             overlay: OverlayWalk::new(
                 self.state.active.walk(range, end),
                 self.state.sealed.as_ref().map(|sealed| sealed.walk(range, end)),
             ),
-            engine: tables.walk(range)?,
+            engine: tables.walk(range, looks)?,
         })
     }
 
@@ -297,22 +358,45 @@ fn with_spine(current: &CurrentRef<'_>) -> Result<Arc<Record>, StoreError> {
     Ok(Arc::new(Record { jump: spine.jump(), spine, ..record }))
 }
 
+/// A live record, found by a range.
+pub(crate) enum Met<'m> {
+    Memory(&'m Arc<Record>),
+    Engine(&'m HistoryRef<'m>),
+}
+
+impl Met<'_> {
+    fn show(&self, value: bool) -> LiveRecord<'_> {
+        let record = match self {
+            Self::Memory(record) => record.borrow(),
+            Self::Engine(record) => **record,
+        };
+        LiveRecord {
+            key: record.key,
+            value: if value { record.value } else { &[] },
+            create_revision: record.create_revision,
+            mod_revision: record.revision.main,
+            version: record.version,
+            lease: record.lease,
+        }
+    }
+}
+
 /// A key found by a merge: the newest of it, tombstones included. What comes from the engine may be newer than the
 /// revision asked for.
-enum Found<'t> {
+pub(crate) enum Found<'t> {
     Memory(Arc<Record>),
     Engine(CurrentRef<'t>),
 }
 
 /// The walk through all three layers, by key.
-struct Merge<'t> {
+pub(crate) struct Merge<'t> {
     overlay: OverlayWalk<'t>,
     engine: CurrentWalk<'t>,
 }
 
 impl<'t> Merge<'t> {
     /// The next key, from the youngest layer that has it.
-    fn next(&mut self) -> Result<Option<Found<'t>>, StoreError> {
+    pub fn next(&mut self) -> Result<Option<Found<'t>>, StoreError> {
         let order = match (self.overlay.peek(), self.engine.peek()) {
             (None, _) => Ordering::Greater,
             (Some(_), None) => Ordering::Less,

@@ -266,8 +266,10 @@ impl Change<'_> {
             if let Some(conf_state) = self.conf_state.take() {
                 rest.conf_state = Some(conf_state);
             }
-            active.publish(core.meta.revision);
         }
+        let large = self.inner.counts.add(records.iter().map(|record| &**record));
+        core.state.active.publish(core.meta.revision);
+        self.inner.cut_blocks(&core.state, large);
         self.inner.entry_finished(core);
         Ok((!records.is_empty()).then(|| Arc::new(EventBatch { revision, records })))
     }

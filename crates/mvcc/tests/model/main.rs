@@ -72,6 +72,7 @@ fn options(rng: &mut SmallRng) -> StoreOptions {
         gen_changes: rng.random_range(3..40),
         compaction_batch: rng.random_range(1..20),
         compaction_hash: rng.random(),
+        block_keys: rng.random_range(4..8),
         background: false,
         ..StoreOptions::default()
     }
@@ -170,6 +171,14 @@ impl World {
         let mut change = self.writer.begin(LogIndex(index as u64), Term(1));
         let mut changed = 0;
         for step in &steps {
+            let asked = RangeOptions { limit: 1, count: true, values: false };
+            let all = change.range(range(b"", Some(&vec![0])), 0, RangeOptions::default()).expect("range");
+            let from_b = change.range(range(b"b", Some(&vec![0])), 0, asked).expect("range").count as usize;
+            assert_eq!(
+                change.range(range(b"", Some(&vec![0])), 0, asked).expect("range").count as usize,
+                all.records.len()
+            );
+            assert_eq!(from_b, all.records.iter().filter(|record| record.key[..] >= b"b"[..]).count());
             match step {
                 Step::Put { key, value, lease } => {
                     let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
@@ -243,6 +252,7 @@ impl World {
         }
         self.views = views;
         self.check_view(&self.store.view(), &self.twin.clone());
+        self.check_counts();
         self.check_history();
         for lease in [7, -3] {
             assert_eq!(
@@ -298,6 +308,24 @@ impl World {
         let key = self.key();
         let found = view.get(&key, at).expect("get").map(|record| (record.revision, record.value.to_vec()));
         assert_eq!(found, live.get(&*key).map(|fact| (fact.revision, fact.value.clone())));
+    }
+
+    /// Counts of ranges that span blocks, at any revision that is kept.
+    fn check_counts(&mut self) {
+        let at = self.rng.random_range(self.twin.floor.max(1)..=self.twin.revision);
+        let at = if self.rng.random() { self.twin.revision } else { at };
+        let spans = [(Vec::new(), vec![0]), (self.bound(), vec![0]), (Vec::new(), self.bound())];
+        let live = self.twin.live(at);
+        for (start, end) in spans {
+            let range = range(&start, Some(&end));
+            let options = RangeOptions { limit: 1, count: true, values: false };
+            let found = self.store.view().range(range, at, options).expect("range");
+            assert_eq!(
+                found.count as usize,
+                live.keys().filter(|key| range.contains(key)).count(),
+                "{range:?} at {at}"
+            );
+        }
     }
 
     fn check_history(&mut self) {
