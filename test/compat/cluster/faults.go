@@ -44,12 +44,12 @@ func onFollower(name string, begin func(c *Cluster, follower *Member) (func() er
 
 func kill(_ *Cluster, m *Member) (func() error, error) {
 	m.Kill()
-	return m.Start, nil
+	return m.back, nil
 }
 
 func terminate(_ *Cluster, m *Member) (func() error, error) {
 	_, err := m.Terminate(30 * time.Second)
-	return m.Start, err
+	return m.back, err
 }
 
 func stop(_ *Cluster, m *Member) (func() error, error) {
@@ -100,7 +100,7 @@ func failingDisk(_ *Cluster, m *Member) (func() error, error) {
 		if err := release(); err != nil {
 			return err
 		}
-		return m.Start()
+		return m.back()
 	}, nil
 }
 
@@ -179,7 +179,7 @@ func Faults() []Fault {
 			}
 			return func() error {
 				for _, m := range all {
-					if err := m.Start(); err != nil {
+					if err := m.back(); err != nil {
 						return err
 					}
 				}
@@ -201,10 +201,10 @@ func FaultsOfFive() []Fault {
 			leader.Kill()
 			second.Kill()
 			return func() error {
-				if err := leader.Start(); err != nil {
+				if err := leader.back(); err != nil {
 					return err
 				}
-				return second.Start()
+				return second.back()
 			}, nil
 		}),
 		onLeader("paused with one more", func(c *Cluster, leader *Member) (func() error, error) {

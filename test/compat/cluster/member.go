@@ -52,6 +52,16 @@ func (m *Member) String() string { return fmt.Sprintf("%s (%s)", m.Name, m.Binar
 // Args adds flags, each as --name=value, to what it is started with from now on.
 func (m *Member) Args(args ...string) { m.args = append(m.args, args...) }
 
+var errRunning = errors.New("is already running")
+
+// back starts it unless somebody else, who changes members meanwhile, has.
+func (m *Member) back() error {
+	if err := m.Start(); !errors.Is(err, errRunning) {
+		return err
+	}
+	return nil
+}
+
 // Start runs the process; it does not wait for anything.
 func (m *Member) Start() error {
 	m.mu.Lock()
@@ -60,7 +70,7 @@ func (m *Member) Start() error {
 		select {
 		case <-m.exited:
 		default:
-			return fmt.Errorf("%s is already running", m)
+			return fmt.Errorf("%s %w", m, errRunning)
 		}
 	}
 	listen, err := freeAddr()
