@@ -26,8 +26,8 @@ func peerCerts(t *testing.T, a *harness.Authority, name string) []string {
 
 // TestPeersOverTLS: two of ours and an etcd that know each other by certificates
 // alone go through bad luck of their network as they do without; whoever shows
-// no certificate, or one of another authority, is not heard, and a member that
-// does so is not one until it shows the right one.
+// no certificate, a revoked one, or one of another name or authority is not
+// heard, and a member that does so is not one until it shows the right one.
 func TestPeersOverTLS(t *testing.T) {
 	parallel(t)
 	dir := t.TempDir()
@@ -40,19 +40,24 @@ func TestPeersOverTLS(t *testing.T) {
 		}
 		return true
 	})
-	c := history(t, []harness.Binary{subject, subject, harness.Reference(t)}, faults, rounds(t), peerCerts(t, authority, "member")...)
+	revokedCert, revokedKey := authority.Issue(t, "revoked", harness.Leaf{CommonName: "member"})
+	flags := append(peerCerts(t, authority, "member"),
+		"--peer-cert-allowed-cn=member", "--peer-crl-file="+authority.Revoke(t, "list", revokedCert))
+	c := history(t, []harness.Binary{subject, subject, harness.Reference(t)}, faults, rounds(t), flags...)
 	if t.Failed() {
 		return
 	}
 	ctx := deadline(t, time.Minute)
 	counts := newTally(t, "let in with a certificate", "kept out", "member kept out", "member back")
-	cert, key := authority.Issue(t, "visitor", harness.Leaf{CommonName: "visitor"})
-	foreignCert, foreignKey := other.Issue(t, "foreigner", harness.Leaf{CommonName: "visitor"})
+	cert, key := authority.Issue(t, "friend", harness.Leaf{CommonName: "member"})
+	visitorCert, visitorKey := authority.Issue(t, "visitor", harness.Leaf{CommonName: "visitor"})
+	foreignCert, foreignKey := other.Issue(t, "foreigner", harness.Leaf{CommonName: "member"})
 	foreigner := authority.ClientTLS(t, "", "")
 	foreigner.Certificates = other.ClientTLS(t, foreignCert, foreignKey).Certificates
 	for _, m := range c.Members() {
 		for who, config := range map[string]*tls.Config{
 			"nobody": authority.ClientTLS(t, "", ""), "a foreigner": foreigner, "a friend": authority.ClientTLS(t, cert, key),
+			"another name": authority.ClientTLS(t, visitorCert, visitorKey), "a revoked one": authority.ClientTLS(t, revokedCert, revokedKey),
 		} {
 			status, err := visit(m.PeerURL+"/version", config)
 			if (err == nil) != (who == "a friend") {
