@@ -2,27 +2,24 @@
 //!
 //! A server is trusted if its chain ends at an authority of `--peer-trusted-ca-file` (without one: of the system), or if
 //! its very certificate stands in that file: Go accepts that, and self-signed certificates of small setups live by it.
-//! Every file that was named is read again for every connection, so that a renewed certificate needs no restart. Nothing is offered by
-//! ALPN: members speak HTTP/1.1, and an etcd that is offered `h2` would choose it and not speak it.
+//! Every file that was named is read again for every connection, so that a renewed certificate needs no restart. Nothing is
+//! offered by ALPN: members speak HTTP/1.1, and an etcd that is offered `h2` would choose it and not speak it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use milepost_trust::{Anybody, Trust};
+use milepost_trust::{Anybody, Names, Trust};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::dial::Pipe;
 
@@ -119,12 +116,8 @@ impl TlsDialler {
             None if with_system => self.of_the_system()?,
             None => Arc::new(Anybody(Arc::clone(&self.provider))),
         };
-        let host = |name: &String| {
-            ServerName::try_from(name.clone())
-                .map_err(|_| format!("--peer-cert-allowed-hostname: {name:?} is no host name and no IP address"))
-        };
-        let hosts = settings.allowed_hostnames.iter().map(host).collect::<Result<_, _>>()?;
-        let verifier = Allowed { chains, hosts, names: settings.allowed_cns.clone() };
+        let names = Names::new(&settings.allowed_hostnames, &settings.allowed_cns, "--peer-cert-allowed-hostname")?;
+        let verifier = Allowed { chains, names };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.versions)
             .map_err(|why| format!("TLS cannot be set up: {why}"))?
@@ -172,25 +165,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 #[derive(Debug)]
 struct Allowed {
     chains: Arc<dyn ServerCertVerifier>,
-    hosts: Vec<ServerName<'static>>,
-    names: Vec<String>,
-}
-
-impl Allowed {
-    fn is_allowed(&self, leaf: &CertificateDer<'_>) -> bool {
-        if !self.hosts.is_empty() {
-            let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return false };
-            return self.hosts.iter().any(|host| verify_server_name(&parsed, host).is_ok());
-        }
-        self.names.is_empty() || common_name(leaf).is_some_and(|name| self.names.contains(&name))
-    }
-}
-
-/// The last common name, as in Go.
-fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
-    Some(name.to_owned())
+    names: Names,
 }
 
 impl ServerCertVerifier for Allowed {
@@ -203,7 +178,7 @@ impl ServerCertVerifier for Allowed {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        if !self.is_allowed(end_entity) {
+        if !self.names.admit(end_entity) {
             return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
         }
         Ok(verdict)

@@ -1,4 +1,5 @@
-//! Whose certificate is believed, for all who call others: etcdctl's connections and the ones between members.
+//! Whose certificate is believed: by those who call others (etcdctl, members), and what a certificate is for, by these and
+//! by the doors that others call.
 //!
 //! A server is trusted if its chain ends at a known authority, or if its very certificate stands in the file of
 //! authorities: Go accepts that, and self-signed certificates of small setups live by it.
@@ -15,7 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+mod certificate;
+
+use certificate::is_current;
+pub use certificate::{Names, Subject, is_for_clients};
 
 /// The bytes of `file`.
 ///
@@ -92,13 +97,6 @@ impl Trust {
             && is_current(shown, now)
             && ParsedCertificate::try_from(shown).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
     }
-}
-
-fn is_current(der: &CertificateDer<'_>, now: UnixTime) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-    let validity = certificate.validity();
-    let now = now.as_secs().cast_signed();
-    validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
 }
 
 impl ServerCertVerifier for Trust {

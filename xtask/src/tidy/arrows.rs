@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("node", &["wal", "machine", "mvcc", "env"]),
     ("trust", &[]),
     ("peers", &["env", "trust"]),
-    ("api", &["node", "machine", "mvcc"]),
+    ("api", &["node", "machine", "mvcc", "trust"]),
     ("client", &["trust"]),
     ("proxy", &["client", "api"]),
     ("server", &["api", "peers", "node", "machine", "mvcc", "wal", "engine", "bolt", "client", "env", "proxy"]),

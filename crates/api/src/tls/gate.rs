@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use milepost_trust::{Names, is_for_clients};
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
-use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
-use super::certificate::{Subject, is_for_clients};
 use super::settings::TlsSettings;
 
 /// Demands a certificate that an authority vouches for and whose name is allowed. Source: etcd
@@ -24,8 +23,7 @@ pub(super) struct Gate {
     /// The authorities' own certificates. A client may show one of them: who uses a self-signed certificate lists it as
     /// its own authority, which a chain of certificates would not allow.
     anchors: Vec<CertificateDer<'static>>,
-    hosts: Vec<ServerName<'static>>,
-    names: Vec<String>,
+    names: Names,
 }
 
 /// Certificates of authorities in PEM.
@@ -70,24 +68,11 @@ impl Gate {
         // Those of the system may hold oddities; a file of the operator's has been looked at already.
         roots.add_parsable_certificates(anchors.iter().cloned());
         let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-        let host = |name: &String| {
-            ServerName::try_from(name.clone())
-                .map_err(|_| format!("--client-cert-allowed-hostname: {name:?} is no host name and no IP address"))
-        };
         Ok(Self {
             chain: chain.build().map_err(|why| format!("clients cannot be verified: {why}"))?,
             anchors,
-            hosts: settings.allowed_hostnames.iter().map(host).collect::<Result<_, _>>()?,
-            names: settings.allowed_cns.clone(),
+            names: Names::new(&settings.allowed_hostnames, &settings.allowed_cns, "--client-cert-allowed-hostname")?,
         })
-    }
-
-    fn is_allowed(&self, leaf: &CertificateDer<'_>) -> bool {
-        if !self.hosts.is_empty() {
-            let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return false };
-            return self.hosts.iter().any(|host| verify_server_name(&parsed, host).is_ok());
-        }
-        self.names.is_empty() || Subject::read(leaf).is_some_and(|subject| self.names.contains(&subject.common_name))
     }
 }
 
@@ -106,7 +91,7 @@ impl ClientCertVerifier for Gate {
         if !is_anchor {
             self.chain.verify_client_cert(leaf, intermediates, now)?;
         }
-        if !self.is_allowed(leaf) {
+        if !self.names.admit(leaf) {
             return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
         }
         Ok(ClientCertVerified::assertion())

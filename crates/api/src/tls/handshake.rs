@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use milepost_node::log::{Level, Log, Value};
+use milepost_trust::Subject;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::certificate::Subject;
 use super::keeper::{Keeper, Revocations};
 use super::remote::{self, Names, System};
 

@@ -20,9 +20,9 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig, SupportedProtocolVersion};
 
-use super::certificate::Revoked;
 use super::files::Part;
 use super::gate::{self, Gate};
+use super::revoked::Revoked;
 use super::settings::{TlsSettings, TlsVersion};
 
 /// What a handshake goes by.

@@ -3,12 +3,12 @@
 //! [`Keeper`] holds certificates and rules and reads them again when their files change; [`shake`] makes a socket a
 //! stream of somebody who may call. What comes after the handshake knows nothing of either.
 
-mod certificate;
 mod files;
 mod gate;
 mod handshake;
 mod keeper;
 mod remote;
+mod revoked;
 mod settings;
 mod suites;
 

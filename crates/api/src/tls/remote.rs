@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::certificate::Subject;
+use milepost_trust::Subject;
+
 use crate::workers;
 
 /// Who knows the names of addresses.
