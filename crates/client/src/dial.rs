@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use milepost_types::refused::worded;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -40,17 +41,4 @@ async fn open(endpoint: &Endpoint) -> io::Result<Box<dyn Pipe>> {
         }
         Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
     })
-}
-
-/// An error of the system as Go words it, as far as users search for it.
-fn worded(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
-        io::ErrorKind::NotFound => "connect: no such file or directory".into(),
-        io::ErrorKind::PermissionDenied => "connect: permission denied".into(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
-        io::ErrorKind::TimedOut => "connect: connection timed out".into(),
-        _ => error.to_string(),
-    }
 }

@@ -2,64 +2,7 @@
 
 use std::fmt;
 
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
-        /// Outcome of a call, with gRPC's numbers. The name of a variant is the one that grpc-go prints.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Code {
-            $($(#[$doc])* $name = $number,)*
-        }
-
-        impl Code {
-            /// The code with this number; a number that gRPC does not know is [`Code::Unknown`].
-            #[must_use]
-            pub fn from_number(number: u32) -> Code {
-                match number {
-                    $($number => Code::$name,)*
-                    _ => Code::Unknown,
-                }
-            }
-        }
-    };
-}
-
-codes! {
-    /// No error; an [`Error`] never carries it.
-    Ok = 0,
-    /// The call was given up.
-    Canceled = 1,
-    /// No better code; etcd uses it for errors that it does not map.
-    Unknown = 2,
-    /// The request is wrong in itself.
-    InvalidArgument = 3,
-    /// No answer in time.
-    DeadlineExceeded = 4,
-    /// What is named does not exist.
-    NotFound = 5,
-    /// Not used by etcd.
-    AlreadyExists = 6,
-    /// The user may not do that.
-    PermissionDenied = 7,
-    /// Quota, or a message above a limit.
-    ResourceExhausted = 8,
-    /// The state of the cluster forbids it.
-    FailedPrecondition = 9,
-    /// Not used by etcd.
-    Aborted = 10,
-    /// A revision outside of what is kept.
-    OutOfRange = 11,
-    /// No such call at this server.
-    Unimplemented = 12,
-    /// One side broke the protocol.
-    Internal = 13,
-    /// Try again, perhaps elsewhere.
-    Unavailable = 14,
-    /// The cluster knows that members disagree.
-    DataLoss = 15,
-    /// The token is not valid.
-    Unauthenticated = 16,
-}
+pub use milepost_types::Code;
 
 /// Texts of a server that etcd's client recognises: it shows them bare, and every other text inside of
 /// `rpc error: code = … desc = …`.
@@ -259,11 +202,5 @@ mod tests {
         assert_eq!(error.to_string(), "context deadline exceeded");
         assert_eq!(error.rpc_text(), "rpc error: code = DeadlineExceeded desc = latest balancer error: x");
         assert_eq!(Error::canceled().to_string(), "context canceled");
-    }
-
-    #[test]
-    fn numbers_that_grpc_does_not_know_are_unknown() {
-        assert_eq!(Code::from_number(16), Code::Unauthenticated);
-        assert_eq!(Code::from_number(17), Code::Unknown);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use milepost_types::refused::worded;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -88,18 +89,5 @@ fn dialling(url: &PeerUrl, why: &str) -> String {
     match &url.address {
         Address::Tcp(address) => format!("dial tcp {address}: {why}"),
         Address::Unix(path) => format!("dial unix {}: {why}", path.display()),
-    }
-}
-
-/// An error of the system as Go words it, as far as operators search for it.
-fn worded(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
-        io::ErrorKind::NotFound => "connect: no such file or directory".into(),
-        io::ErrorKind::PermissionDenied => "connect: permission denied".into(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
-        io::ErrorKind::TimedOut => "connect: connection timed out".into(),
-        _ => error.to_string(),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use milepost_types::url::url;
+
 /// A peer URL, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PeerUrl {
@@ -23,45 +25,29 @@ pub(crate) enum Address {
 }
 
 impl PeerUrl {
-    /// Takes `text` apart.
+    /// Takes `text` apart, by the rules of etcd's URL flags: whoever joined the cluster had to keep them.
     ///
     /// # Errors
     /// It is no URL of a member: which, and what one looks like.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?} is no peer URL: one looks like http://10.0.0.1:2380");
+        let refused = |why: &str| format!("{text:?} is no peer URL ({why}): one looks like http://10.0.0.1:2380");
         let text = text.trim_end_matches('/');
-        let (scheme, rest) = text.split_once("://").ok_or_else(refused)?;
-        let (is_tls, is_unix) = match scheme {
-            "http" => (false, false),
-            "https" => (true, false),
-            "unix" => (false, true),
-            "unixs" => (true, true),
-            _ => return Err(refused()),
-        };
-        if rest.is_empty() {
-            return Err(refused());
-        }
-        let text = text.to_owned();
-        if is_unix {
-            let name = rest.rsplit('/').next().unwrap_or(rest);
+        let url = url(text).map_err(|why| refused(&why))?;
+        let (text, is_tls) = (url.as_str().to_owned(), url.is_tls());
+        if url.is_unix() {
+            let name = url.host.rsplit('/').next().unwrap_or(&url.host);
             let server_name = name.split(':').next().unwrap_or(name).to_owned();
             // A path is no authority; servers look at it no further.
-            let (address, authority) = (Address::Unix(rest.into()), "localhost".to_owned());
+            let (address, authority) = (Address::Unix(url.host.into()), "localhost".to_owned());
             return Ok(Self { text, address, is_tls, authority, server_name });
         }
-        let authority: http::uri::Authority = rest.parse().map_err(|_| refused())?;
-        let host = authority.host();
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        if host.is_empty() || authority.as_str().contains('@') {
-            return Err(refused());
+        let authority = url.authority().to_owned();
+        if url.host.is_empty() || authority.contains(['@', '?', '#']) {
+            return Err(refused("scheme, host and port are all that it may have"));
         }
-        Ok(Self {
-            address: Address::Tcp(format!("{host}:{port}")),
-            is_tls,
-            authority: authority.as_str().to_owned(),
-            server_name: host.trim_matches(['[', ']']).to_owned(),
-            text,
-        })
+        let port = url.port().map_err(|why| refused(&why))?;
+        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+        Ok(Self { address: Address::Tcp(format!("{host}:{port}")), is_tls, authority, server_name: url.host, text })
     }
 }
 
@@ -78,14 +64,24 @@ mod tests {
         let of = |address: &str, is_tls, name: &str| (address.to_owned(), is_tls, name.to_owned());
         assert_eq!(tcp("http://127.0.0.1:2380"), of("127.0.0.1:2380", false, "127.0.0.1"));
         assert_eq!(tcp("https://[::1]:2380/"), of("[::1]:2380", true, "::1"));
-        assert_eq!(tcp("https://a.example"), of("a.example:443", true, "a.example"));
+        assert_eq!(tcp("https://a.example:443"), of("a.example:443", true, "a.example"));
         let unix = PeerUrl::parse("unix://127.0.0.1:2380").unwrap();
         assert_eq!(unix.address, Address::Unix("127.0.0.1:2380".into()));
     }
 
     #[test]
     fn what_is_no_url_is_named() {
-        for text in ["", "127.0.0.1:2380", "ftp://h:1", "http://", "http://a b", "http://u@h:1", "http://h:1/path"] {
+        for text in [
+            "",
+            "127.0.0.1:2380",
+            "ftp://h:1",
+            "http://",
+            "http://a b",
+            "http://u@h:1",
+            "http://h:1/path",
+            "https://h",
+            "http://h:99999",
+        ] {
             let why = PeerUrl::parse(text).unwrap_err();
             assert!(why.contains(text) && why.contains("http://10.0.0.1:2380"), "{why}");
         }
