@@ -17,7 +17,7 @@ use crate::cluster::colleagues::Others;
 use crate::cluster::corruption::{Field, Times};
 use crate::cluster::forming::{self, Place};
 use crate::cluster::letters::Post;
-use crate::config::security::Security;
+use crate::config::security::{PortSecurity, Security};
 use crate::config::settings::Refusal;
 use crate::config::url::Url;
 use crate::config::{CompactionMode, Config};
@@ -194,18 +194,23 @@ fn listeners(config: &Config) -> Vec<Listener> {
 }
 
 fn listener(url: &Url, role: Role) -> Listener {
-    let address = if url.is_unix() {
+    Listener { address: listen(url), role, is_tls: url.is_tls() }
+}
+
+/// The socket behind a URL.
+pub fn listen(url: &Url) -> Listen {
+    if url.is_unix() {
         Listen::Unix(url.host.clone().into())
     } else {
         Listen::Tcp { host: url.host.clone(), port: url.port().unwrap_or_default() }
-    };
-    Listener { address, role, is_tls: url.is_tls() }
+    }
 }
 
 /// Certificates for the URLs that want some. Source: etcd `embed` `configureClientListeners`.
 fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
-    let security = &config.security;
-    let cipher_suites = suites(security)?;
+    let security = &config.security.client;
+    // Complained about even where nothing speaks TLS.
+    suites(&config.security)?;
     let clients = [&config.addresses.listen_client, &config.addresses.listen_http];
     for url in clients.into_iter().flatten() {
         check_certificates(url, security, log)?;
@@ -222,28 +227,43 @@ fn tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault> {
     if !clients.into_iter().flatten().chain(metrics).any(Url::is_tls) {
         return Ok(None);
     }
-    let (cert, key) = (&security.client_cert_file, &security.client_key_file);
-    if cert.is_empty() != key.is_empty() {
-        // The bracket is etcd's.
-        let complaint =
-            format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]");
-        let refusal = Refusal::new(complaint, "give both --client-cert-file and --client-key-file, or none");
-        return Err(Fault { message: "listener failed", refusal });
-    }
-    let file = |name: &str| Some(name).filter(|name| !name.is_empty()).map(PathBuf::from);
-    Ok(Some(TlsSettings {
+    check_client_pair(security, "").map_err(|refusal| Fault { message: "listener failed", refusal })?;
+    Ok(Some(settings(pair, security, &config.security)?))
+}
+
+/// What the doors are told about a `port` with the certificate `pair`.
+fn settings(pair: Pair, port: &PortSecurity, both: &Security) -> Result<TlsSettings, Refusal> {
+    Ok(TlsSettings {
         cert_file: pair.cert,
         key_file: pair.key,
-        trusted_ca_file: file(&security.trusted_ca_file),
-        client_cert_auth: security.client_cert_auth,
-        crl_file: file(&security.crl_file),
-        allowed_hostnames: security.allowed_hostname.clone(),
-        allowed_cns: security.allowed_cn.clone(),
-        skip_san_verification: false,
-        cipher_suites,
-        min_version: version_of(&security.tls_min)?,
-        max_version: version_of(&security.tls_max)?,
-    }))
+        trusted_ca_file: named(&port.trusted_ca_file),
+        client_cert_auth: port.client_cert_auth,
+        crl_file: named(&port.crl_file),
+        allowed_hostnames: port.allowed_hostname.clone(),
+        allowed_cns: port.allowed_cn.clone(),
+        skip_san_verification: port.skip_san_verification,
+        cipher_suites: suites(both)?,
+        min_version: version_of(&both.tls_min)?,
+        max_version: version_of(&both.tls_max)?,
+    })
+}
+
+/// The certificate for calls to others and its key come together. Source: etcd `TLSInfo.baseConfig`.
+fn check_client_pair(port: &PortSecurity, prefix: &str) -> Result<(), Refusal> {
+    let (cert, key) = (&port.client_cert_file, &port.client_key_file);
+    if cert.is_empty() == key.is_empty() {
+        return Ok(());
+    }
+    // The bracket is etcd's.
+    let complaint =
+        format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]");
+    let remedy = format!("give both --{prefix}client-cert-file and --{prefix}client-key-file, or none");
+    Err(Refusal::new(complaint, remedy))
+}
+
+/// The file, if one is named.
+fn named(file: &str) -> Option<PathBuf> {
+    Some(file).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 fn suites(security: &Security) -> Result<Vec<CipherSuite>, Refusal> {
@@ -262,7 +282,7 @@ fn version_of(text: &str) -> Result<Option<TlsVersion>, Refusal> {
 
 /// The server's certificate: given, or made here. Source: etcd `Config.ClientSelfCert`.
 fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
-    let (security, addresses) = (&config.security, &config.addresses);
+    let (security, addresses) = (&config.security.client, &config.addresses);
     if security.has_files() || !security.auto_tls {
         if security.auto_tls {
             log.warn("ignoring client auto TLS since certs given", &[]);
@@ -272,7 +292,7 @@ fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
     let urls = addresses.listen_client.iter().chain(&addresses.listen_http).filter(|url| !url.is_unix());
     let hosts: Vec<String> = urls.map(|url| url.host.clone()).collect();
     let dir = config.data_dir.join("fixtures").join("client");
-    auto_tls::pair(&dir, &hosts, security.self_signed_years, log)
+    auto_tls::pair(&dir, &hosts, config.security.self_signed_years, log)
         .map_err(|why| Fault { message: "failed to get client self-signed certs", refusal: why.into() })
 }
 
@@ -283,15 +303,8 @@ fn certificates(config: &Config, log: &dyn Log) -> Result<Pair, Fault> {
 pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault> {
     check_peer_pair(config)?;
     let peer = &config.security.peer;
+    check_client_pair(peer, "peer-")?;
     let (cert, key) = (&peer.client_cert_file, &peer.client_key_file);
-    if cert.is_empty() != key.is_empty() {
-        // The bracket is etcd's.
-        let complaint =
-            format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]");
-        return Err(
-            Refusal::new(complaint, "give both --peer-client-cert-file and --peer-client-key-file, or none").into()
-        );
-    }
     let pair = [(cert, key), (&peer.cert_file, &peer.key_file)].into_iter().find(|(cert, _)| !cert.is_empty());
     let is_self_made = pair.is_none() && peer.auto_tls;
     let identity = match pair {
@@ -310,7 +323,7 @@ pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault
     let has_names = identity.is_some();
     Ok(milepost_peers::TlsSettings {
         identity,
-        trusted_ca_file: Some(&peer.trusted_ca_file).filter(|name| !name.is_empty()).map(PathBuf::from),
+        trusted_ca_file: named(&peer.trusted_ca_file),
         skip_verify: is_self_made,
         server_name: config.peer_server_name.clone(),
         // As in etcd, names are compared only where there is a certificate of our own.
@@ -442,24 +455,11 @@ fn peer_tls(config: &Config, log: &dyn Log) -> Result<Option<TlsSettings>, Fault
         )
         .into());
     };
-    let file = |name: &str| Some(name).filter(|name| !name.is_empty()).map(PathBuf::from);
-    Ok(Some(TlsSettings {
-        cert_file: pair.cert,
-        key_file: pair.key,
-        trusted_ca_file: file(&security.trusted_ca_file),
-        client_cert_auth: security.client_cert_auth,
-        crl_file: file(&security.crl_file),
-        allowed_hostnames: security.allowed_hostname.clone(),
-        allowed_cns: security.allowed_cn.clone(),
-        skip_san_verification: security.skip_san_verification,
-        cipher_suites: suites(&config.security)?,
-        min_version: version_of(&config.security.tls_min)?,
-        max_version: version_of(&config.security.tls_max)?,
-    }))
+    Ok(Some(settings(pair, security, &config.security)?))
 }
 
 /// Does the URL fit the certificates that are given, or not given?
-fn check_certificates(url: &Url, security: &Security, log: &dyn Log) -> Result<(), Refusal> {
+fn check_certificates(url: &Url, security: &PortSecurity, log: &dyn Log) -> Result<(), Refusal> {
     let field = [("client-url", Value::from(url.as_str()))];
     if url.is_tls() {
         if !security.has_files() && !security.auto_tls {

@@ -3,56 +3,96 @@
 use super::settings::{Refusal, Settings};
 use super::spelling;
 
-/// TLS of the port for other members.
+/// TLS of one port: the one for clients or the one for other members. `[peer-]` stands before the flags of the second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerSecurity {
-    /// `--peer-cert-file`; empty: none. The same goes for the other files.
+pub struct PortSecurity {
+    /// `--[peer-]cert-file`; empty: none. The same goes for the other files.
     pub cert_file: String,
-    /// `--peer-key-file`.
+    /// `--[peer-]key-file`.
     pub key_file: String,
-    /// `--peer-client-cert-file`: for calls to other members; empty: `cert_file`.
+    /// `--[peer-]client-cert-file`: for calls to other members; empty: `cert_file`. That of the client port is checked like
+    /// etcd's, and not used: we do not call ourselves.
     pub client_cert_file: String,
-    /// `--peer-client-key-file`.
+    /// `--[peer-]client-key-file`.
     pub client_key_file: String,
-    /// `--peer-trusted-ca-file`.
+    /// `--[peer-]trusted-ca-file`.
     pub trusted_ca_file: String,
-    /// `--peer-crl-file`.
+    /// `--client-crl-file`, `--peer-crl-file`.
     pub crl_file: String,
-    /// `--peer-client-cert-auth`.
+    /// `--[peer-]client-cert-auth`.
     pub client_cert_auth: bool,
-    /// `--peer-cert-allowed-cn`.
+    /// Common names of which a caller must have one; empty: any. `--peer-cert-allowed-cn`; for clients only the
+    /// configuration file can say so.
     pub allowed_cn: Vec<String>,
+    /// Host names of which a caller must have one; empty: any. `--client-cert-allowed-hostname`,
     /// `--peer-cert-allowed-hostname`.
     pub allowed_hostname: Vec<String>,
-    /// `--peer-auto-tls`.
+    /// `--[peer-]auto-tls`.
     pub auto_tls: bool,
     /// `--peer-skip-client-san-verification`.
     pub skip_san_verification: bool,
 }
 
-/// TLS of the client side, origins, host names.
+impl PortSecurity {
+    fn of_clients(settings: &Settings) -> Self {
+        Self {
+            crl_file: settings.text("client-crl-file").to_owned(),
+            allowed_cn: settings.client_allowed_cn.clone(),
+            allowed_hostname: list(settings, "client-cert-allowed-hostname"),
+            ..Self::with_prefix(settings, "")
+        }
+    }
+
+    fn of_peers(settings: &Settings) -> Self {
+        Self {
+            crl_file: settings.text("peer-crl-file").to_owned(),
+            allowed_cn: list(settings, "peer-cert-allowed-cn"),
+            allowed_hostname: list(settings, "peer-cert-allowed-hostname"),
+            skip_san_verification: is_on(settings, "peer-skip-client-san-verification"),
+            ..Self::with_prefix(settings, "peer-")
+        }
+    }
+
+    /// What both ports have under the same name.
+    fn with_prefix(settings: &Settings, prefix: &str) -> Self {
+        let text = |name: &str| settings.text(&format!("{prefix}{name}")).to_owned();
+        Self {
+            cert_file: text("cert-file"),
+            key_file: text("key-file"),
+            client_cert_file: text("client-cert-file"),
+            client_key_file: text("client-key-file"),
+            trusted_ca_file: text("trusted-ca-file"),
+            client_cert_auth: is_on(settings, &format!("{prefix}client-cert-auth")),
+            auto_tls: is_on(settings, &format!("{prefix}auto-tls")),
+            ..Self::default()
+        }
+    }
+
+    /// Is any certificate given?
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        !self.cert_file.is_empty() || !self.key_file.is_empty()
+    }
+}
+
+fn list(settings: &Settings, name: &str) -> Vec<String> {
+    match settings.text(name) {
+        "" => Vec::new(),
+        text => text.split(',').map(str::to_owned).collect(),
+    }
+}
+
+fn is_on(settings: &Settings, name: &str) -> bool {
+    spelling::boolean(settings.text(name)) == Ok(true)
+}
+
+/// TLS of both ports, origins, host names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
-    /// `--cert-file`; empty: none. The same goes for the other files.
-    pub cert_file: String,
-    /// `--key-file`.
-    pub key_file: String,
-    /// `--client-cert-file`; checked like etcd's, and not used: we do not call ourselves.
-    pub client_cert_file: String,
-    /// `--client-key-file`.
-    pub client_key_file: String,
-    /// `--trusted-ca-file`.
-    pub trusted_ca_file: String,
-    /// `--client-crl-file`.
-    pub crl_file: String,
-    /// `--client-cert-auth`.
-    pub client_cert_auth: bool,
-    /// Common names of which a client must have one; empty: any. Only the configuration file can say so.
-    pub allowed_cn: Vec<String>,
-    /// Host names of which a client must have one; empty: any.
-    pub allowed_hostname: Vec<String>,
-    /// `--auto-tls`.
-    pub auto_tls: bool,
+    /// The port for clients.
+    pub client: PortSecurity,
+    /// The port for other members.
+    pub peer: PortSecurity,
     /// Years that a certificate made by ourselves is good for.
     pub self_signed_years: u64,
     /// `--cipher-suites`, in order.
@@ -67,8 +107,6 @@ pub struct Security {
     pub host_whitelist: Vec<String>,
     /// `--auth-token`.
     pub auth_token: String,
-    /// The port for other members.
-    pub peer: PeerSecurity,
 }
 
 impl Security {
@@ -78,42 +116,16 @@ impl Security {
     /// The first complaint, in etcd's words where it has some.
     pub fn new(settings: &Settings) -> Result<Self, Refusal> {
         let text = |name: &str| settings.text(name).to_owned();
-        let list = |name: &str| match settings.text(name) {
-            "" => Vec::new(),
-            text => text.split(',').map(str::to_owned).collect(),
-        };
         let security = Self {
-            cert_file: text("cert-file"),
-            key_file: text("key-file"),
-            client_cert_file: text("client-cert-file"),
-            client_key_file: text("client-key-file"),
-            trusted_ca_file: text("trusted-ca-file"),
-            crl_file: text("client-crl-file"),
-            client_cert_auth: spelling::boolean(settings.text("client-cert-auth")) == Ok(true),
-            allowed_cn: settings.client_allowed_cn.clone(),
-            allowed_hostname: list("client-cert-allowed-hostname"),
-            auto_tls: spelling::boolean(settings.text("auto-tls")) == Ok(true),
+            client: PortSecurity::of_clients(settings),
+            peer: PortSecurity::of_peers(settings),
             self_signed_years: spelling::unsigned(settings.text("self-signed-cert-validity")).unwrap_or(1),
-            cipher_suites: list("cipher-suites"),
+            cipher_suites: list(settings, "cipher-suites"),
             tls_min: text("tls-min-version"),
             tls_max: text("tls-max-version"),
-            cors: list("cors"),
-            host_whitelist: list("host-whitelist"),
+            cors: list(settings, "cors"),
+            host_whitelist: list(settings, "host-whitelist"),
             auth_token: text("auth-token"),
-            peer: PeerSecurity {
-                cert_file: text("peer-cert-file"),
-                key_file: text("peer-key-file"),
-                client_cert_file: text("peer-client-cert-file"),
-                client_key_file: text("peer-client-key-file"),
-                trusted_ca_file: text("peer-trusted-ca-file"),
-                crl_file: text("peer-crl-file"),
-                client_cert_auth: spelling::boolean(settings.text("peer-client-cert-auth")) == Ok(true),
-                allowed_cn: list("peer-cert-allowed-cn"),
-                allowed_hostname: list("peer-cert-allowed-hostname"),
-                auto_tls: spelling::boolean(settings.text("peer-auto-tls")) == Ok(true),
-                skip_san_verification: spelling::boolean(settings.text("peer-skip-client-san-verification"))
-                    == Ok(true),
-            },
         };
         security.check_versions()?;
         let token = security.auth_token.as_str();
@@ -152,11 +164,5 @@ impl Security {
             return Err(Refusal::new(complaint, "leave --cipher-suites out: all suites of TLS 1.3 are good"));
         }
         Ok(())
-    }
-
-    /// Is any certificate given?
-    #[must_use]
-    pub fn has_files(&self) -> bool {
-        !self.cert_file.is_empty() || !self.key_file.is_empty()
     }
 }
