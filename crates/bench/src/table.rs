@@ -33,21 +33,7 @@ const KEYED_OR_WATCH: &[&str] =
 const DRAWN: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed", "kube"];
 const COMPARED: &[&str] = &["put", "range", "list", "txn-put", "txn-mixed", "delete"];
 
-/// Commands that go on for as long as one likes.
-const ENDLESS: &[&str] = &[
-    "put",
-    "range",
-    "list",
-    "txn-put",
-    "txn-mixed",
-    "kube",
-    "lease-grant",
-    "lease-keepalive",
-    "lock",
-    "watch",
-    "watch-latency",
-    "snapshot",
-];
+/// Commands that do as many operations as one likes.
 const COUNTED: &[&str] = &[
     "put",
     "range",
@@ -63,6 +49,11 @@ const COUNTED: &[&str] = &[
     "snapshot",
     "delete",
 ];
+/// Commands that go on for as long as one likes: all of these but the deletes, which run out of keys.
+const ENDLESS: &[&str] = match COUNTED.split_last() {
+    Some((_deletes, endless)) => endless,
+    None => COUNTED,
+};
 const WARMED: &[&str] =
     &["put", "range", "list", "txn-put", "txn-mixed", "lease-grant", "lease-keepalive", "lock", "snapshot"];
 const CROWDED: &[&str] = &[

@@ -127,13 +127,14 @@ fn watch(seat: &Seat) -> (Stream, Receiver<()>) {
     (stream, wakes)
 }
 
-/// Writes through `node`, and adds what watchers must hear of it.
-fn write(node: &Node, text: &str, count: usize, expected: &mut Vec<(i64, String)>) {
-    for number in 0..count {
+/// Writes through `node`; what watchers hear of it.
+fn write(node: &Node, text: &str, count: usize) -> Vec<(i64, String)> {
+    let written = (0..count).map(|number| {
         let key = format!("{text}{number}");
         reply(node, put(&key, "v")).expect("applied");
-        expected.push((node.reader().revision(), key));
-    }
+        (node.reader().revision(), key)
+    });
+    written.collect()
 }
 
 /// Nobody hears `at`, nor does it hear anybody.
@@ -147,60 +148,88 @@ fn caught_up(cluster: &Cluster, at: usize, node: &Node) {
     cluster.net.wait(|| (revision() == node.reader().revision()).then_some(()));
 }
 
+/// What the watcher on a member hears that another one's snapshot carries over a gap.
+struct Gap {
+    cluster: Cluster,
+    leader: usize,
+    /// The member that hears nobody from now on.
+    behind: usize,
+    /// The watcher on it, who has the first writes.
+    stream: Stream,
+    wakes: Receiver<()>,
+    frames: Vec<Frame>,
+    /// What it must hear of these writes.
+    expected: Vec<(i64, String)>,
+}
+
+impl Gap {
+    /// Three members, of which one has been cut off after some writes.
+    fn begin() -> Self {
+        let mut cluster = forgetful(3);
+        cluster.start_all();
+        let leader = cluster.leader();
+        let behind = (leader + 1) % 3;
+        let (stream, wakes) = watch(&cluster.seats[behind]);
+        let mut gap = Self { cluster, leader, behind, stream, wakes, frames: Vec::new(), expected: Vec::new() };
+        gap.write("before", 10);
+        caught_up(&gap.cluster, behind, gap.node());
+        isolate(&gap.cluster, behind);
+        gap
+    }
+
+    fn node(&self) -> &Node {
+        self.cluster.seats[self.leader].node()
+    }
+
+    /// Writes that the watcher must hear of.
+    fn write(&mut self, text: &str, count: usize) {
+        let written = write(self.node(), text, count);
+        self.expected.extend(written);
+    }
+
+    /// The member hears the others again, and catches up by a snapshot.
+    fn heal(&self) {
+        self.cluster.net.heal();
+        installed(&self.cluster, self.behind, 0);
+    }
+
+    /// Takes frames until `done` finds among them what it looks for.
+    fn hear<T>(&mut self, done: impl Fn(&[Frame]) -> Option<T>) -> T {
+        let begin = Instant::now();
+        loop {
+            if let Some(found) = done(&self.frames) {
+                return found;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{} events: {:?}", events(&self.frames).len(), self.frames);
+            let _ = self.wakes.recv_timeout(PATIENCE);
+            self.stream.take(&mut self.frames);
+        }
+    }
+}
+
 #[test]
 fn watchers_go_on_across_a_snapshot_without_gap_or_duplicate() {
-    let mut cluster = forgetful(3);
-    cluster.start_all();
-    let leader = cluster.leader();
-    let behind = (leader + 1) % 3;
-    let node = cluster.seats[leader].node();
-    let (stream, wakes) = watch(&cluster.seats[behind]);
-    let mut expected = Vec::new();
-    write(node, "before", 10, &mut expected);
-    caught_up(&cluster, behind, node);
-    isolate(&cluster, behind);
-    write(node, "apart", 300, &mut expected);
-    cluster.net.heal();
-    installed(&cluster, behind, 0);
-    write(node, "after", 10, &mut expected);
-    let begin = Instant::now();
-    let mut frames = Vec::new();
-    while events(&frames).len() < expected.len() {
-        assert!(begin.elapsed() < PATIENCE, "{} of {}", events(&frames).len(), expected.len());
-        let _ = wakes.recv_timeout(PATIENCE);
-        stream.take(&mut frames);
-    }
-    assert_eq!(events(&frames), expected);
+    let mut gap = Gap::begin();
+    gap.write("apart", 300);
+    gap.heal();
+    gap.write("after", 10);
+    let count = gap.expected.len();
+    gap.hear(|frames| (events(frames).len() >= count).then_some(()));
+    assert_eq!(events(&gap.frames), gap.expected);
 }
 
 #[test]
 fn a_watcher_whose_past_is_compacted_in_the_snapshot_is_told_so() {
-    let mut cluster = forgetful(3);
-    cluster.start_all();
-    let leader = cluster.leader();
-    let behind = (leader + 1) % 3;
-    let node = cluster.seats[leader].node();
-    let (stream, wakes) = watch(&cluster.seats[behind]);
-    let mut expected = Vec::new();
-    write(node, "before", 10, &mut expected);
-    caught_up(&cluster, behind, node);
-    isolate(&cluster, behind);
-    write(node, "apart", 150, &mut Vec::new());
-    let floor = node.reader().revision() - 10;
-    reply(node, Request::Compaction(CompactionRequest { revision: floor, physical: false })).expect("applied");
-    write(node, "more", 150, &mut Vec::new());
-    cluster.net.heal();
-    installed(&cluster, behind, 0);
-    let begin = Instant::now();
-    let mut frames = Vec::new();
-    let cancelled = loop {
-        assert!(begin.elapsed() < PATIENCE, "{frames:?}");
-        let _ = wakes.recv_timeout(PATIENCE);
-        stream.take(&mut frames);
-        if let Some(frame) = frames.iter().find(|frame| frame.compact_revision != 0) {
-            break frame.compact_revision;
-        }
-    };
-    assert_eq!((cancelled, events(&frames)), (floor, expected), "nothing of what lies behind the gap");
-    assert_alike(&cluster);
+    let mut gap = Gap::begin();
+    write(gap.node(), "apart", 150);
+    let floor = gap.node().reader().revision() - 10;
+    reply(gap.node(), Request::Compaction(CompactionRequest { revision: floor, physical: false })).expect("applied");
+    write(gap.node(), "more", 150);
+    gap.heal();
+    let cancelled = gap.hear(|frames| {
+        let told = frames.iter().find(|frame| frame.compact_revision != 0);
+        told.map(|frame| frame.compact_revision)
+    });
+    assert_eq!((cancelled, events(&gap.frames)), (floor, gap.expected.clone()), "nothing of what lies behind the gap");
+    assert_alike(&gap.cluster);
 }
