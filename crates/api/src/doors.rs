@@ -61,6 +61,8 @@ pub struct Doors {
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
+    /// The same with what was asked for.
+    asked: Vec<Listen>,
     keeper: Option<Arc<Keeper>>,
 }
 
@@ -84,11 +86,12 @@ impl Doors {
             }
         };
         let mut per_door: Vec<Vec<(Bound, Ways)>> = (0..count).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
+        let (mut addresses, mut asked) = (Vec::new(), Vec::new());
         for (place, ways) in places(&config.listeners) {
             let bound = listen::bind(place, count, config.reuse_port)?;
             if let Some(Bound::Tcp(listener)) = bound.first() {
                 addresses.push(listener.local_addr().map_err(DoorError::Thread)?);
+                asked.push(place.clone());
             }
             per_door.iter_mut().zip(bound).for_each(|(door, listener)| door.push((listener, ways)));
         }
@@ -100,7 +103,7 @@ impl Doors {
         let snapshots = Arc::new(Semaphore::new(snapshot::AT_ONCE));
         let (stop, stopped) = watch::channel(None);
         let (open, opened) = watch::channel(!config.opens_when_told);
-        let mut doors = Self { open, stop, threads: Vec::new(), addresses, keeper: keeper.clone() };
+        let mut doors = Self { open, stop, threads: Vec::new(), addresses, asked, keeper: keeper.clone() };
         for (number, (listeners, metrics)) in per_door.into_iter().zip(metrics).enumerate() {
             let seed = Seed {
                 listeners,
@@ -128,6 +131,13 @@ impl Doors {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where TCP clients of `listen` knock; `None`: it is a Unix socket, or not one of [`ApiConfig::listeners`].
+    #[must_use]
+    pub fn local_addr(&self, listen: &Listen) -> Option<SocketAddr> {
+        let at = self.asked.iter().position(|asked| asked == listen)?;
+        Some(self.addresses[at])
     }
 
     /// What reads certificates, authorities and revocations again, changed or not (SIGHUP). Handshakes notice changed

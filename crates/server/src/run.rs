@@ -266,7 +266,7 @@ fn serve(settings: &Settings, log: &Arc<dyn Log>, is_bare: bool) -> Result<i32, 
     log.info("ready to serve client requests", &[]);
     let field = wiring::field(&config, &node, &others, log);
     let _comparing = Watch::start(field, wiring::compare_times(&config)).map_err(End::failed)?;
-    start::say_served(&config, &**log);
+    start::say_served(&config, &doors.clients, &doors.peers, &**log);
     ready::tell(&**log);
     start::greet(&config, is_bare);
     match wait(&node, signals, doors.tls_reloader()) {

@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
+use milepost_api::Doors;
 use milepost_node::log::{Log, Value};
 
 use crate::config::url::Url;
 use crate::config::{CompactionMode, Config};
-use crate::version;
+use crate::{version, wiring};
 
 /// URLs as a field.
 pub fn texts(urls: &[Url]) -> Value {
@@ -74,9 +75,13 @@ pub fn say(config: &Config, compaction: CompactionMode, was_here: bool, log: &dy
     );
 }
 
-/// One line for each door.
-pub fn say_served(config: &Config, log: &dyn Log) {
+/// One line for each door, with the address that it was given by the system.
+pub fn say_served(config: &Config, clients: &Doors, peers: &Doors, log: &dyn Log) {
     let addresses = &config.addresses;
+    let address = |doors: &Doors, url: &Url| {
+        let bound = doors.local_addr(&wiring::listen(url));
+        Value::from(bound.map_or_else(|| url.authority().to_owned(), |address| address.to_string()))
+    };
     let traffic = if addresses.listen_http.is_empty() { "grpc+http" } else { "grpc" };
     for (urls, traffic) in [(&addresses.listen_client, traffic), (&addresses.listen_http, "http")] {
         for url in urls {
@@ -85,11 +90,11 @@ pub fn say_served(config: &Config, log: &dyn Log) {
             } else {
                 "serving client traffic insecurely; this is strongly discouraged!"
             };
-            log.info(message, &[("traffic", traffic.into()), ("address", url.authority().into())]);
+            log.info(message, &[("traffic", traffic.into()), ("address", address(clients, url))]);
         }
     }
     for url in &addresses.listen_peer {
-        log.info("serving peer traffic", &[("address", url.authority().into())]);
+        log.info("serving peer traffic", &[("address", address(peers, url))]);
     }
     for url in &addresses.listen_metrics {
         log.info("serving metrics", &[("address", url.as_str().into())]);
