@@ -1,6 +1,6 @@
 //! The configuration file: YAML, or JSON, which is YAML.
 //!
-//! Keys are the names of flags, in any case; unknown keys are passed over. Values are typed as etcd types them: durations
+//! Keys are the names of flags, in any case; unknown keys are passed over, with a warning. Values are typed as etcd types them: durations
 //! are whole nanoseconds, lists of URLs are comma texts, TLS settings stand in maps of their own. Scalars are read by
 //! YAML 1.1, so that `yes` and `on` are bools. Complaints about types have the words of etcd's decoder with a remedy beside
 //! them. Source: etcd `embed.ConfigFromFile`.
@@ -9,7 +9,7 @@ use saphyr::{MappingOwned, ScalarStyle, YamlLoader, YamlOwned};
 use saphyr_parser::Parser;
 
 use super::scalar::Scalar;
-use super::settings::{Refusal, Settings, check};
+use super::settings::{Note, Refusal, Settings, check};
 use super::table::{Flag, Kind, find};
 use super::words::UsageError;
 
@@ -194,7 +194,10 @@ fn top_level(key: &str, value: &YamlOwned, settings: &mut Settings) -> Result<()
         super::old::Meaning::Flag(name) => Some(name),
         _ => None,
     });
-    let Some(flag) = find(renamed.unwrap_or(key)) else { return Ok(()) };
+    let Some(flag) = find(renamed.unwrap_or(key)) else {
+        settings.notes.push(unknown(key, super::words::nearest(key).as_deref()));
+        return Ok(());
+    };
     let of_transport = TRANSPORT.iter().any(|(_, _, client, peer)| [client, peer].contains(&&flag.name));
     if NO_KEY.contains(&flag.name)
         || of_transport
@@ -202,6 +205,7 @@ fn top_level(key: &str, value: &YamlOwned, settings: &mut Settings) -> Result<()
         || flag.name.starts_with("socket-")
         || flag.kind == Kind::Ignored
     {
+        settings.notes.push(unknown(key, None));
         return Ok(());
     }
     let holder = if TEXTS_APART.contains(&flag.name) { "configJSON" } else { "Config" };
@@ -217,7 +221,10 @@ fn transport(key: &str, value: &YamlOwned, settings: &mut Settings) -> Result<()
         return Ok(());
     };
     for (inner, value) in sorted(map) {
-        let Some((_, shape, client, peer)) = TRANSPORT.iter().find(|row| row.0 == inner) else { continue };
+        let Some((_, shape, client, peer)) = TRANSPORT.iter().find(|row| row.0 == inner) else {
+            settings.notes.push(unknown(&format!("{key}.{inner}"), None));
+            continue;
+        };
         let Some(text) = typed(&format!("securityConfig.configJSON.{key}.{inner}"), *shape, value)? else { continue };
         match find(if is_client { client } else { peer }) {
             Some(flag) => settings.set(flag, text),
@@ -242,7 +249,10 @@ fn nested(
     };
     for (inner, value) in sorted(map) {
         let flag = names.iter().find(|(known, _)| *known == inner).and_then(|(_, name)| find(name));
-        let Some(flag) = flag else { continue };
+        let Some(flag) = flag else {
+            settings.notes.push(unknown(&format!("{key}.{inner}"), None));
+            continue;
+        };
         if let Some(text) = typed(&format!("{holder}.{inner}"), Shape::of(flag), value)? {
             settings.set(flag, text);
         }
@@ -267,10 +277,19 @@ fn discovery(value: &YamlOwned, settings: &mut Settings) -> Result<(), UsageErro
                     discovery_client(&inner, value, settings)?;
                 }
             }
-            _ => {}
+            _ => settings.notes.push(unknown(&format!("discovery-config.{inner}"), None)),
         }
     }
     Ok(())
+}
+
+/// etcd says nothing of such keys; but whoever wrote one meant something by it.
+fn unknown(key: &str, meant: Option<&str>) -> Note {
+    let note = Note::warning("this key of the configuration file is not known and has no effect").with("key", key);
+    match meant {
+        Some(meant) => note.with("remedy", format!("did you mean {meant}?")),
+        None => note,
+    }
 }
 
 /// How the etcd is reached at which members meet. The sizes of messages there are not ours to bound; they are passed over.

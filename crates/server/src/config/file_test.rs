@@ -10,6 +10,23 @@ fn refused(text: &str) -> (String, String) {
 
 /// The file that etcd ships as its sample, with its own shapes.
 #[test]
+fn a_key_without_effect_is_told() {
+    let told = |text: &str| {
+        let notes = parse(text).unwrap().notes;
+        notes.into_iter().map(|note| note.fields.into_iter().map(|(_, value)| value).collect()).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(told("Snapshot-Cuont: 5"), [["snapshot-cuont", "did you mean snapshot-count?"]]);
+    assert_eq!(told("bogus: {a: 1}"), [["bogus"]]);
+    assert_eq!(told("cert-file: c"), [["cert-file"]], "it belongs into a map");
+    assert_eq!(told("client-transport-security: {cert-fil: c}"), [["client-transport-security.cert-fil"]]);
+    assert_eq!(told("socket-options: {port: 1}"), [["socket-options.port"]]);
+    assert_eq!(told("discovery-config: {tokn: t}"), [["discovery-config.tokn"]]);
+    assert!(
+        told("name: n1\nsocket-options: {reuse-port: true}\nclient-transport-security: {auto-tls: true}").is_empty()
+    );
+}
+
+#[test]
 fn every_shape_of_value_is_read() {
     let settings = parse(
         "# a member\n\

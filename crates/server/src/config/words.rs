@@ -203,12 +203,17 @@ fn about_stray(stray: &str) -> String {
 }
 
 fn about_unknown(name: &str) -> String {
-    let names = flags().map(|flag| flag.name.to_owned()).chain(old::names());
-    let nearest = names.map(|known| (strsim::damerau_levenshtein(name, &known), known)).min();
-    match nearest {
-        Some((distance, known)) if distance <= 1 + name.len() / 5 => format!("did you mean --{known}?"),
-        _ => "see --help for every flag".into(),
+    match nearest(name) {
+        Some(known) => format!("did you mean --{known}?"),
+        None => "see --help for every flag".into(),
     }
+}
+
+/// The flag whose name is nearest to `name`, if they are alike.
+pub(super) fn nearest(name: &str) -> Option<String> {
+    let names = flags().map(|flag| flag.name.to_owned()).chain(old::names());
+    let (distance, known) = names.map(|known| (strsim::damerau_levenshtein(name, &known), known)).min()?;
+    (distance <= 1 + name.len() / 5).then_some(known)
 }
 
 /// Variables whose values are not for the log.
