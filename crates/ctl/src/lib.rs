@@ -58,7 +58,8 @@ fn started(words: Vec<Vec<u8>>) -> Outcome {
     }
     let found = frame::find(&ROOT, &words);
     if let Some((word, near)) = found.unknown {
-        return Err(unknown_command(word, &near));
+        let hint = dash_hint(&found.path, &words).map(|hint| Failure::new(exit::ERROR, hint));
+        return Err(hint.unwrap_or_else(|| unknown_command(word, &near)));
     }
     let command = found.path[found.path.len() - 1];
     let (flags, args) = frame::parse(&found.path, &found.words).map_err(|why| misused(&found.path, &why))?;
@@ -138,6 +139,8 @@ mod tests {
     fn a_pasted_dash_gets_a_hint() {
         assert!(hint("get / –prefix –keys-only").unwrap().contains("did you mean --prefix?"));
         assert!(hint("get / —write-out=json").unwrap().contains("did you mean --write-out=json?"));
+        let at_the_front = dash_hint(&[&ROOT], &["–-help".as_bytes().to_vec()]);
+        assert!(at_the_front.unwrap().contains("did you mean --help?"));
         assert_eq!(hint("get –x"), None);
         assert_eq!(hint("get -- –prefix"), None);
     }
