@@ -164,6 +164,9 @@ pub trait Engine: Send + Sync + 'static {
     /// If the file cannot be examined.
     fn sizes(&self) -> Result<EngineSizes, EngineError>;
 
+    /// Reads that have begun and not ended.
+    fn open_reads(&self) -> u64;
+
     /// Sets room on the disk aside for a commit that adds up to `bytes`, giving up the reserve if there is none; 0 asks
     /// only whether the reserve is whole, and fills it again if there is room.
     fn reserve(&self, bytes: u64) -> Room;

@@ -19,7 +19,7 @@ use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
@@ -80,6 +80,8 @@ pub struct LmdbEngine {
     /// The newest committed state that has its note.
     newest: RwLock<State>,
     no_sync: bool,
+    /// Reads that have begun and not ended.
+    open_reads: AtomicU64,
     /// An earlier run did not wait for the disk and never came to an end.
     in_doubt: AtomicBool,
 }
@@ -219,6 +221,7 @@ impl LmdbEngine {
             notes,
             newest: RwLock::new(nothing),
             no_sync: options.no_sync,
+            open_reads: AtomicU64::new(0),
             in_doubt: AtomicBool::new(was_unsynced),
         };
         engine.leave_note()?;
@@ -396,6 +399,7 @@ impl Engine for LmdbEngine {
             // The transaction keeps the pages of its state; where they begin is known of the newest, or still in its meta
             // page. Two commits later that is overwritten: then a newer state is as good.
             if let Some(state) = self.state_of(txn.id() as u64)? {
+                self.open_reads.fetch_add(1, Ordering::Relaxed);
                 return Ok(Box::new(LmdbRead { engine: self, state, _txn: txn }));
             }
         }
@@ -422,6 +426,10 @@ impl Engine for LmdbEngine {
             pages += pages_of(&table.stat(&txn).map_err(self.error("stat table"))?);
         }
         Ok(EngineSizes { file, in_use: pages * u64::from(names.page_size) })
+    }
+
+    fn open_reads(&self) -> u64 {
+        self.open_reads.load(Ordering::Relaxed)
     }
 
     fn reserve(&self, bytes: u64) -> Room {
@@ -613,6 +621,12 @@ struct LmdbRead<'e> {
     state: State,
     /// Keeps LMDB from using the pages of the state again.
     _txn: RoTxn<'e, WithTls>,
+}
+
+impl Drop for LmdbRead<'_> {
+    fn drop(&mut self) {
+        self.engine.open_reads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ReadTxn for LmdbRead<'_> {

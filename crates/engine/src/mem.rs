@@ -157,6 +157,11 @@ impl Engine for MemEngine {
         Ok(EngineSizes { file: bytes, in_use: bytes })
     }
 
+    fn open_reads(&self) -> u64 {
+        // One is the engine's own; a writer's copy counts as a read.
+        Arc::strong_count(&self.state.read()) as u64 - 1
+    }
+
     fn reserve(&self, _bytes: u64) -> Room {
         if take_one(&self.broken_reserves) { Room::Low } else { Room::Whole }
     }

@@ -107,6 +107,11 @@ fn sizes_tell_live_data_from_the_file() {
     let dir = tempfile::tempdir().expect("directory");
     let engine = open(&dir.path().join("store"));
     let empty = engine.sizes().expect("sizes");
+    assert_eq!(engine.open_reads(), 0);
+    let read = engine.read().expect("read");
+    assert_eq!(engine.open_reads(), 1);
+    drop(read);
+    assert_eq!(engine.open_reads(), 0);
     assert!(empty.in_use > 0 && empty.in_use <= empty.file, "{empty:?}");
     for delete in [false, true] {
         let mut txn = engine.write().expect("write");

@@ -123,6 +123,8 @@ pub struct StoreStats {
     pub overlay_changes: u64,
     /// Bytes waiting in memory.
     pub overlay_bytes: u64,
+    /// Reads of the engine that have begun and not ended.
+    pub open_reads: u64,
 }
 
 /// Work of the background that somebody may want to time.
@@ -304,6 +306,7 @@ impl Store {
             counts_known: read(&inner.stats.counts_known),
             overlay_changes,
             overlay_bytes,
+            open_reads: inner.engine().open_reads(),
         }
     }
 

@@ -107,7 +107,9 @@ pub struct NodeMetrics {
     pub wal_write_bytes_total: AtomicU64,
     /// Applying one request: by [`milepost_machine::OPERATIONS`], and done or refused.
     pub apply_duration_seconds: Vec<[Histogram<20>; 2]>,
-    /// Writing a `.snap` file.
+    /// Making the bytes of a `.snap` file.
+    pub snap_save_marshalling_duration_seconds: Histogram<14>,
+    /// Writing it.
     pub snap_fsync_duration_seconds: Histogram<14>,
     /// Syncing the file of a received snapshot.
     pub snap_db_fsync_duration_seconds: Histogram<14>,
@@ -150,6 +152,7 @@ impl Default for NodeMetrics {
                 .iter()
                 .map(|_| std::array::from_fn(|_| Histogram::new(Duration::from_micros(100))))
                 .collect(),
+            snap_save_marshalling_duration_seconds: Histogram::new(MILLISECOND),
             snap_fsync_duration_seconds: Histogram::new(MILLISECOND),
             snap_db_fsync_duration_seconds: Histogram::new(MILLISECOND),
             snap_db_save_total_duration_seconds: Histogram::new(100 * MILLISECOND),

@@ -43,19 +43,48 @@ fn file_name(term: u64, index: u64) -> String {
 /// # Errors
 /// [`WalError::BadSnapFile`] if it lacks an index or a term; [`WalError::Disk`].
 pub fn write(disk: &dyn Disk, dir: &Path, snapshot: &raftpb::Snapshot) -> Result<PathBuf, WalError> {
-    let (index, term) = snapshot.metadata.as_ref().map_or((0, 0), |metadata| (metadata.index(), metadata.term()));
-    let path = dir.join(file_name(term, index));
-    if index == 0 || term == 0 {
-        return Err(WalError::BadSnapFile { path, problem: "a snapshot without index or term".to_owned() });
-    }
-    let data = snapshot.encode_to_vec();
-    let crc = crc32c::crc32c(&data);
-    let bytes = walpb::SnapFile { crc: Some(crc), data: Some(data.into()) }.encode_to_vec();
+    Marshalled::new(snapshot)?.write(disk, dir)
+}
 
-    let temporary = dir.join(format!("tmp{}", file_name(term, index)));
+/// A `.snap` file that is not written yet.
+#[derive(Debug)]
+pub struct Marshalled {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Marshalled {
+    /// The bytes of the file for `snapshot`.
+    ///
+    /// # Errors
+    /// [`WalError::BadSnapFile`] if it lacks an index or a term.
+    pub fn new(snapshot: &raftpb::Snapshot) -> Result<Self, WalError> {
+        let (index, term) = snapshot.metadata.as_ref().map_or((0, 0), |metadata| (metadata.index(), metadata.term()));
+        let name = file_name(term, index);
+        if index == 0 || term == 0 {
+            let problem = "a snapshot without index or term".to_owned();
+            return Err(WalError::BadSnapFile { path: name.into(), problem });
+        }
+        let data = snapshot.encode_to_vec();
+        let crc = crc32c::crc32c(&data);
+        Ok(Self { name, bytes: walpb::SnapFile { crc: Some(crc), data: Some(data.into()) }.encode_to_vec() })
+    }
+
+    /// Writes the file into `dir`, durably. Returns where.
+    ///
+    /// # Errors
+    /// [`WalError::Disk`].
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<PathBuf, WalError> {
+        write_whole(disk, dir, &self.name, &self.bytes)
+    }
+}
+
+fn write_whole(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, WalError> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("tmp{name}"));
     let mut file =
         disk.open(&temporary, Open::CreateOrTruncate).map_err(|error| WalError::disk("create", &temporary, error))?;
-    let written = file.write_at(&bytes, 0).map_err(|error| WalError::disk("write", &temporary, error));
+    let written = file.write_at(bytes, 0).map_err(|error| WalError::disk("write", &temporary, error));
     let synced = written.and_then(|()| file.sync_all().map_err(|error| WalError::disk("sync", &temporary, error)));
     if let Err(error) = synced {
         // On a full disk it would only be in the way; if it stays, the next purge takes it.

@@ -120,17 +120,7 @@ var notServed = map[string]string{
 	"etcd_debugging_disk_backend_commit_spill_duration_seconds":        "a part of bbolt's commit",
 	"etcd_debugging_disk_backend_commit_write_duration_seconds":        "a part of bbolt's commit",
 	"etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds": "there is no index in memory",
-	"etcd_mvcc_db_open_read_transactions":                              "reads are short and not counted",
-	"etcd_server_go_version":                                           "there is no Go",
-	"etcd_grpc_proxy_cache_hits_total":                                 "there is no proxy",
-	"etcd_grpc_proxy_cache_keys_total":                                 "there is no proxy",
-	"etcd_grpc_proxy_cache_misses_total":                               "there is no proxy",
-	"etcd_grpc_proxy_events_coalescing_total":                          "there is no proxy",
-	"etcd_grpc_proxy_watchers_coalescing_total":                        "there is no proxy",
-	"etcd_debugging_store_expires_total":                               "there is no v2 store",
-	"etcd_debugging_store_watch_requests_total":                        "there is no v2 store",
-	"etcd_debugging_store_watchers":                                    "there is no v2 store",
-	"etcd_debugging_snap_save_marshalling_duration_seconds":            "a part of the save that is not timed",
+	"etcd_server_go_version": "there is no Go",
 }
 
 // buckets compares the bounds of two histograms.

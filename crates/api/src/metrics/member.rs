@@ -114,6 +114,11 @@ fn store(text: &mut Text, member: &dyn Backend) {
         "Total size of the underlying database logically in use in bytes.",
         sizes.in_use,
     );
+    text.gauge(
+        "etcd_mvcc_db_open_read_transactions",
+        "The number of currently open read transactions",
+        stats.open_reads,
+    );
     // Told from the last count and what has changed since; the first one walks through all keys.
     let all = RangeOptions { limit: 1, count: true, values: false };
     if let Ok(found) = store.view().range(KeyRange::all(), 0, all) {

@@ -78,6 +78,11 @@ pub(crate) fn render(text: &mut Text, node: &NodeMetrics) {
             "The total latency distributions of save called by snapshot.",
             node.snap_save_total_duration_seconds.read(),
         ),
+        (
+            "etcd_debugging_snap_save_marshalling_duration_seconds",
+            "The marshalling cost distributions of save called by snapshot.",
+            node.snap_save_marshalling_duration_seconds.read(),
+        ),
     ];
     for (name, help, reading) in histograms {
         text.family(name, "histogram", help);

@@ -76,6 +76,7 @@ impl Page {
         self.watch_sends(&mut text);
         member::render(&mut text, member, &self.server_version);
         self.background.render(&mut text);
+        absent(&mut text);
         process::render(&mut text);
         text.family(
             "milepost_version",
@@ -287,6 +288,29 @@ impl Page {
     fn times<const N: usize>(&self, text: &mut Text, name: &str, help: &str, of: impl Fn(&DoorMetrics) -> &Timings<N>) {
         text.family(name, "histogram", help);
         text.histogram(name, &[], &self.add_up(of));
+    }
+}
+
+/// What a member of a cluster has none of, in etcd neither: it is no proxy, and nobody uses a v2 store. Dashboards ask.
+fn absent(text: &mut Text) {
+    for (name, help) in [
+        ("etcd_grpc_proxy_cache_hits_total", "Total number of cache hits"),
+        ("etcd_grpc_proxy_cache_keys_total", "Total number of keys/ranges cached"),
+        ("etcd_grpc_proxy_cache_misses_total", "Total number of cache misses"),
+        ("etcd_grpc_proxy_watchers_coalescing_total", "Total number of current watchers coalescing"),
+        ("etcd_debugging_store_watchers", "Count of currently active watchers."),
+    ] {
+        text.gauge(name, help, 0);
+    }
+    for (name, help) in [
+        ("etcd_grpc_proxy_events_coalescing_total", "Total number of events coalescing"),
+        ("etcd_debugging_store_expires_total", "Total number of expired keys."),
+        (
+            "etcd_debugging_store_watch_requests_total",
+            "Total number of incoming watch requests (new or reestablished).",
+        ),
+    ] {
+        text.counter(name, help, 0);
     }
 }
 

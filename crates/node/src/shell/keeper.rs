@@ -148,7 +148,10 @@ impl Keeper {
         };
         let snapshot = raftpb::Snapshot { data: Some(membership.v2_json.into()), metadata: Some(metadata) };
         let start = self.shared.now();
-        match snap::write(&*self.disk, &self.snap_dir, &snapshot) {
+        let file = snap::Marshalled::new(&snapshot).map_err(|error| error.to_string())?;
+        let marshalled = self.shared.now();
+        self.shared.metrics.snap_save_marshalling_duration_seconds.observe(marshalled.saturating_sub(start));
+        match file.write(&*self.disk, &self.snap_dir) {
             Ok(_) => {}
             Err(error) if error.is_for_want_of_room() => {
                 self.put_off(&error);
@@ -156,7 +159,7 @@ impl Keeper {
             }
             Err(error) => return Err(error.to_string()),
         }
-        self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(start));
+        self.shared.metrics.snap_fsync_duration_seconds.observe(self.shared.now().saturating_sub(marshalled));
         let held = self.shared.holds.lowest(self.shared.now()).unwrap_or(u64::MAX);
         let keep_from = index.saturating_sub(self.catch_up_entries).min(held);
         let (done, answer) = sync_channel(1);

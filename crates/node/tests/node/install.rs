@@ -125,6 +125,10 @@ impl Engine for Frail {
         self.inner.sizes()
     }
 
+    fn open_reads(&self) -> u64 {
+        self.inner.open_reads()
+    }
+
     fn reserve(&self, bytes: u64) -> Room {
         self.inner.reserve(bytes)
     }
