@@ -45,6 +45,8 @@ pub struct Truth {
     pub revokes: BTreeSet<u64>,
     /// Requests that were in a log.
     seen: BTreeSet<u64>,
+    /// Revokes by time that are in a log, by request id: too early?
+    expiries: BTreeMap<u64, Option<String>>,
     /// Leases that ended by time.
     pub ended: u64,
     /// Checkpoints of leases that were proposed.
@@ -125,8 +127,10 @@ impl Truth {
         Ok(())
     }
 
-    /// Entries that a member has just put into its log. Leases end only by their owner's wish, or after their time.
-    pub fn note_leases(&mut self, entries: &[raftpb::Entry], now: u64) -> Result<(), String> {
+    /// Entries that a member has just put into its log. Leases end only by their owner's wish, or after their time: whether
+    /// it is too early is seen now, and counts once the entry is applied. A leader that does not know yet that it is one
+    /// no longer puts revokes into its log that never take effect.
+    pub fn note_leases(&mut self, entries: &[raftpb::Entry], now: u64) {
         for entry in entries.iter().filter(|entry| entry.r#type() != 1 && !entry.data().is_empty()) {
             let Ok(request) = InternalRaftRequest::decode(entry.data.clone().unwrap_or_default()) else { continue };
             let id = request.header.map_or(request.id, |header| header.id);
@@ -136,22 +140,34 @@ impl Truth {
             match request.request {
                 Some(Request::LeaseRevoke(revoke)) => {
                     let Some(promise) = self.promises.get(&revoke.id) else { continue };
-                    self.ended += 1;
-                    if now + CLOCK_STEP < promise.at + promise.ttl {
-                        return Err(format!(
-                            "lease {:x} ends {} µs before its time: promised at {} µs for {} µs",
-                            revoke.id,
-                            promise.at + promise.ttl - now,
-                            promise.at,
-                            promise.ttl
-                        ));
-                    }
+                    let early = (promise.at + promise.ttl).saturating_sub(now);
+                    let problem = (early > CLOCK_STEP).then(|| {
+                        format!(
+                            "lease {:x} ends {early} µs before its time: promised at {} µs for {} µs",
+                            revoke.id, promise.at, promise.ttl
+                        )
+                    });
+                    self.expiries.insert(id, problem);
                 }
                 Some(Request::LeaseCheckpoint(_)) => self.checkpoints += 1,
                 _ => {}
             }
         }
-        Ok(())
+    }
+
+    fn note_expiry(&mut self, entry: &raftpb::Entry) -> Result<(), String> {
+        if entry.r#type() == 1 || entry.data().is_empty() {
+            return Ok(());
+        }
+        let Ok(request) = InternalRaftRequest::decode(entry.data.clone().unwrap_or_default()) else { return Ok(()) };
+        let id = request.header.map_or(request.id, |header| header.id);
+        match self.expiries.remove(&id) {
+            None => Ok(()),
+            Some(problem) => {
+                self.ended += 1;
+                problem.map_or(Ok(()), Err)
+            }
+        }
     }
 
     /// A member is about to apply `entry`. True if it is the first to do so.
@@ -167,6 +183,7 @@ impl Truth {
                 if entry.index() != self.model.applied + 1 {
                     return Err(format!("{name} applies {}, nobody applied {}", entry.index(), self.model.applied + 1));
                 }
+                self.note_expiry(entry)?;
                 self.model.feed(entry)?;
                 Ok(true)
             }
