@@ -36,7 +36,7 @@ mod unsynced;
 pub use bus_error::tell_of_bus_errors;
 pub use clock::{Clock, OsClock, SimClock};
 pub use disk::{Disk, File, Lock, Open, SECTOR_BYTES};
-pub use memory::lock_memory;
+pub use memory::{keep_pages_small, lock_memory};
 pub use os_disk::OsDisk;
 pub use rng::{OsRng, Rng, SeededRng};
 pub use sim::{Counts, CrashReport, Fault, SimDisk};

@@ -43,6 +43,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 /// Ended by SIGTERM or SIGINT, the process dies by that same signal after its work is done.
 #[must_use]
 pub fn run(words: &[OsString]) -> i32 {
+    milepost_env::keep_pages_small();
     let args: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let request = words::parse(&args, variables());
     let settings = match request {
