@@ -130,6 +130,9 @@ impl Hub {
         }
     }
 
+    /// Inputs' worth of memory that the queue keeps, in each of the two places that change roles.
+    const KEPT_INPUTS: usize = 1024;
+
     fn run(shared: &Shared, mut core: HubCore) {
         let mut inputs = Vec::new();
         loop {
@@ -155,6 +158,9 @@ impl Hub {
             if overrun {
                 shared.counters.overruns.fetch_add(1, Ordering::Relaxed);
                 core.step(Input::Invalidate);
+            }
+            if inputs.capacity() > Self::KEPT_INPUTS {
+                inputs = Vec::new();
             }
             // What happens now is shown before the past is read for others.
             core.flush();

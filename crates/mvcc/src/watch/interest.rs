@@ -1,33 +1,44 @@
 //! What is watched: the distinct keys and ranges, and how to find those that a changed key belongs to.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+
 use super::interval::IntervalTree;
+use super::members::Members;
+use super::slots::Slots;
 
 /// A set of keys that somebody watches.
 ///
 /// Everybody who watches the same set shares one `Interest`: a change is matched against sets, not against watchers.
 #[derive(Debug)]
 pub(super) struct Interest {
-    start: Arc<[u8]>,
-    extent: Extent,
+    /// The start, and behind it the end of a range that has one.
+    bounds: Box<[u8]>,
     /// The watchers, as slots of the registry; those that are synced come first.
-    pub members: Vec<u32>,
+    pub members: Members,
+    /// Bytes of `bounds` that are the start.
+    start_len: u32,
     /// How many of `members` are synced.
     pub synced: u32,
     /// Where a delivery that is under way has put this interest; checked by the delivery, meaningless otherwise.
     pub mark: u32,
+    extent: Extent,
 }
 
+const _: () = assert!(size_of::<Interest>() <= 48, "an interest is small: most watchers have one of their own");
+
 /// How far an interest reaches from its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
     Single,
     /// Everything that begins with the start.
     Prefix,
-    /// Up to the end, or without end; found by the interval tree.
-    Range(Option<Arc<[u8]>>),
+    /// Up to the end; found by the interval tree.
+    Range,
+    /// Without end; found by the interval tree.
+    Open,
 }
 
 /// Above this many different lengths of watched prefixes, further ones go to the interval tree: each length costs every change a
@@ -37,23 +48,57 @@ const PREFIX_LENGTHS_MAX: usize = 12;
 /// All interests. Single keys and prefixes are found by hash, other ranges in an interval tree.
 #[derive(Debug, Default)]
 pub(super) struct Interests {
-    slots: Vec<Interest>,
-    free: Vec<u32>,
-    singles: HashMap<Arc<[u8]>, u32>,
-    prefixes: HashMap<Arc<[u8]>, u32>,
+    slots: Slots<Interest>,
+    singles: Starts,
+    prefixes: Starts,
     /// Lengths that occur in `prefixes`, ascending, and how often.
     prefix_lengths: Vec<(usize, u32)>,
     ranges: IntervalTree,
 }
 
+/// Interests by their start. Only their slots are held: what they say stands there.
+#[derive(Debug, Default)]
+struct Starts {
+    slots: HashTable<u32>,
+    /// With keys of its own: clients choose what is hashed.
+    hasher: RandomState,
+}
+
+impl Starts {
+    fn get(&self, start: &[u8], interests: &Slots<Interest>) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(start);
+        self.slots.find(hash, |&slot| interests[slot].start() == start).copied()
+    }
+
+    /// Adds an interest that is not there yet.
+    fn insert(&mut self, slot: u32, interests: &Slots<Interest>) {
+        let hash = |slot: &u32| self.hasher.hash_one(interests[*slot].start());
+        self.slots.insert_unique(hash(&slot), slot, hash);
+    }
+
+    fn remove(&mut self, slot: u32, interests: &Slots<Interest>) -> Option<u32> {
+        let hash = self.hasher.hash_one(interests[slot].start());
+        self.slots.find_entry(hash, |&known| known == slot).ok().map(|entry| entry.remove().0)
+    }
+}
+
 impl Interest {
     /// Is `key` in the set?
     pub fn contains(&self, key: &[u8]) -> bool {
-        match &self.extent {
-            Extent::Single => *key == *self.start,
-            Extent::Prefix => key.starts_with(&self.start),
-            Extent::Range(end) => *key >= *self.start && end.as_ref().is_none_or(|end| *key < **end),
+        let (start, end) = self.bounds.split_at(self.start_len as usize);
+        match self.extent {
+            Extent::Single => *key == *start,
+            Extent::Prefix => key.starts_with(start),
+            Extent::Range => *key >= *start && *key < *end,
+            Extent::Open => *key >= *start,
         }
+    }
+
+    fn start(&self) -> &[u8] {
+        &self.bounds[..self.start_len as usize]
     }
 }
 
@@ -61,56 +106,63 @@ impl Interests {
     /// The interest in the keys that the wire calls `key` and `range_end`; created if nobody had it.
     pub fn find_or_add(&mut self, key: &[u8], range_end: &[u8]) -> u32 {
         let end = match range_end {
-            [] => return self.single(key),
+            [] => {
+                return self.singles.get(key, &self.slots).unwrap_or_else(|| {
+                    let slot = self.add(key, &[], Extent::Single);
+                    self.singles.insert(slot, &self.slots);
+                    slot
+                });
+            }
             [0] => None,
             end => Some(end),
         };
         let prefix = end.is_some_and(|end| is_prefix_end(key, end));
-        if prefix && let Some(&slot) = self.prefixes.get(key) {
+        if prefix && let Some(slot) = self.prefixes.get(key, &self.slots) {
             return slot;
         }
         if let Some(slot) = self.ranges.find(key, end) {
             return slot;
         }
-        let start: Arc<[u8]> = key.into();
         if prefix && self.count_prefix(key.len()) {
-            let slot = self.add(start.clone(), Extent::Prefix);
-            self.prefixes.insert(start, slot);
+            let slot = self.add(key, &[], Extent::Prefix);
+            self.prefixes.insert(slot, &self.slots);
             return slot;
         }
+        let extent = if end.is_some() { Extent::Range } else { Extent::Open };
+        let slot = self.add(key, end.unwrap_or_default(), extent);
         let end: Option<Arc<[u8]>> = end.map(Into::into);
-        let slot = self.add(start.clone(), Extent::Range(end.clone()));
-        self.ranges.insert(start, end, slot);
+        self.ranges.insert(key.into(), end, slot);
         slot
     }
 
     /// Forgets an interest without members.
     pub fn remove(&mut self, slot: u32) {
-        let interest = &mut self.slots[slot as usize];
+        let interest = &self.slots[slot];
         debug_assert!(interest.members.is_empty(), "somebody still watches");
-        let start = std::mem::replace(&mut interest.start, Arc::from([]));
-        let extent = std::mem::replace(&mut interest.extent, Extent::Single);
-        interest.members = Vec::new();
-        let removed = match extent {
-            Extent::Single => self.singles.remove(&start),
-            Extent::Prefix => {
-                self.uncount_prefix(start.len());
-                self.prefixes.remove(&start)
-            }
-            Extent::Range(end) => self.ranges.remove(&start, end.as_deref()),
+        let (start, end) = interest.bounds.split_at(interest.start_len as usize);
+        let removed = match interest.extent {
+            Extent::Single => self.singles.remove(slot, &self.slots),
+            Extent::Prefix => self.prefixes.remove(slot, &self.slots),
+            Extent::Range => self.ranges.remove(start, Some(end)),
+            Extent::Open => self.ranges.remove(start, None),
         };
         debug_assert_eq!(removed, Some(slot), "an interest is found by what it says");
-        self.free.push(slot);
+        if interest.extent == Extent::Prefix {
+            let len = start.len();
+            self.uncount_prefix(len);
+        }
+        self.slots[slot].bounds = Box::default();
+        self.slots.release(slot);
     }
 
     /// Calls `visit` with every interest that holds `key`, once each, in an order that depends on the interests alone.
     pub fn matching(&self, key: &[u8], visit: &mut impl FnMut(u32)) {
-        if let Some(&slot) = self.singles.get(key) {
+        if let Some(slot) = self.singles.get(key, &self.slots) {
             visit(slot);
         }
         for &(len, _) in &self.prefix_lengths {
             let Some(prefix) = key.get(..len) else { break };
-            if let Some(&slot) = self.prefixes.get(prefix) {
+            if let Some(slot) = self.prefixes.get(prefix, &self.slots) {
                 visit(slot);
             }
         }
@@ -118,62 +170,51 @@ impl Interests {
     }
 
     pub fn get(&self, slot: u32) -> &Interest {
-        &self.slots[slot as usize]
+        &self.slots[slot]
     }
 
     pub fn get_mut(&mut self, slot: u32) -> &mut Interest {
-        &mut self.slots[slot as usize]
+        &mut self.slots[slot]
     }
 
     /// Bytes held, an estimate: exact for our own arrays; hash tables at 8/7 of their capacity and a byte of tag per entry, and
     /// 16 bytes for each allocation's own needs.
     pub fn memory_bytes(&self) -> usize {
-        let table = size_of::<(Arc<[u8]>, u32)>() + 1;
-        let tables = (self.singles.capacity() + self.prefixes.capacity()) * 8 / 7 * table;
+        let tables = (self.singles.slots.capacity() + self.prefixes.slots.capacity()) * 8 / 7 * (size_of::<u32>() + 1);
         let each: usize = self
             .slots
-            .iter()
+            .all()
             .map(|interest| {
-                let end = if let Extent::Range(Some(end)) = &interest.extent { 32 + end.len() } else { 0 };
-                let members = if interest.members.capacity() == 0 { 0 } else { 16 + interest.members.capacity() * 4 };
-                32 + interest.start.len() + end + members
+                let in_tree = match interest.extent {
+                    Extent::Single | Extent::Prefix => 0,
+                    // Start and end, each with two counts.
+                    Extent::Range | Extent::Open => 64 + interest.bounds.len(),
+                };
+                let members = interest.members.memory_bytes();
+                16 + interest.bounds.len() + in_tree + members
             })
             .sum();
-        let slots = self.slots.capacity() * size_of::<Interest>() + self.free.capacity() * 4;
-        tables + slots + each + self.ranges.memory_bytes()
+        tables + self.slots.memory_bytes() + each + self.ranges.memory_bytes()
     }
 
     /// Panics if an invariant does not hold. Walks everything.
     pub fn check(&self) {
         self.ranges.check();
-        let live = self.slots.iter().filter(|interest| !interest.members.is_empty()).count();
-        assert_eq!(live + self.free.len(), self.slots.len(), "an interest without members is free");
+        let live = self.slots.all().filter(|interest| !interest.members.is_empty()).count();
+        assert_eq!(live, self.slots.len(), "an interest without members is free");
         let counted: u32 = self.prefix_lengths.iter().map(|&(_, count)| count).sum();
-        assert_eq!(counted as usize, self.prefixes.len(), "prefixes are counted by length");
-        for (start, &slot) in self.singles.iter().chain(&self.prefixes) {
-            assert_eq!(*start, self.get(slot).start, "the tables name interests by their start");
+        assert_eq!(counted as usize, self.prefixes.slots.len(), "prefixes are counted by length");
+        for starts in [&self.singles, &self.prefixes] {
+            for &slot in &starts.slots {
+                assert_eq!(starts.get(self.get(slot).start(), &self.slots), Some(slot), "found by its start");
+            }
         }
     }
 
-    fn single(&mut self, key: &[u8]) -> u32 {
-        if let Some(&slot) = self.singles.get(key) {
-            return slot;
-        }
-        let start: Arc<[u8]> = key.into();
-        let slot = self.add(start.clone(), Extent::Single);
-        self.singles.insert(start, slot);
-        slot
-    }
-
-    fn add(&mut self, start: Arc<[u8]>, extent: Extent) -> u32 {
-        // Most interests have one member; room for it and no more.
-        let interest = Interest { start, extent, members: Vec::with_capacity(1), synced: 0, mark: 0 };
-        if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = interest;
-            return slot;
-        }
-        self.slots.push(interest);
-        u32::try_from(self.slots.len() - 1).expect("fewer than four thousand million interests")
+    fn add(&mut self, start: &[u8], end: &[u8], extent: Extent) -> u32 {
+        let start_len = u32::try_from(start.len()).expect("a key is smaller than a request");
+        let bounds = [start, end].concat().into_boxed_slice();
+        self.slots.add(Interest { bounds, members: Members::None, start_len, synced: 0, mark: 0, extent })
     }
 
     /// Counts a prefix of this length; false if that would make one length too many.
@@ -210,7 +251,7 @@ mod tests {
     use rand::rngs::SmallRng;
     use rand::{Rng, SeedableRng};
 
-    use super::{Interests, PREFIX_LENGTHS_MAX, is_prefix_end};
+    use super::{Interests, Members, PREFIX_LENGTHS_MAX, is_prefix_end};
 
     #[test]
     fn prefixes_are_told_from_ranges() {
@@ -244,7 +285,7 @@ mod tests {
         for round in 0..4000_u32 {
             if rng.random_bool(0.45) && !known.is_empty() {
                 let (_, _, slot) = known.swap_remove(rng.random_range(0..known.len()));
-                interests.get_mut(slot).members.clear();
+                interests.get_mut(slot).members = Members::None;
                 interests.remove(slot);
             } else {
                 let start = word(&mut rng, PREFIX_LENGTHS_MAX + 6);
@@ -290,6 +331,6 @@ mod tests {
             assert_eq!(contained, expected, "round {round} probe {probe:?}");
         }
         interests.check();
-        assert!(!interests.prefixes.is_empty() && interests.prefix_lengths.len() <= PREFIX_LENGTHS_MAX);
+        assert!(!interests.prefixes.slots.is_empty() && interests.prefix_lengths.len() <= PREFIX_LENGTHS_MAX);
     }
 }

@@ -39,9 +39,11 @@ mod history;
 mod hub;
 mod interest;
 mod interval;
+mod members;
 mod outbox;
 mod registry;
 mod request;
+mod slots;
 mod stats;
 
 pub use self::core::{HubCore, HubOptions, Input, StreamId, StreamOptions};

@@ -1,6 +1,7 @@
 //! Who watches: every watcher, and its seat in the interest it shares with others.
 
 use super::interest::Interests;
+use super::slots::Slots;
 
 /// Where a watcher stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,23 +78,22 @@ const _: () = assert!(size_of::<Watcher>() <= 40, "a watcher is small");
 /// counted; a slot is either used or free.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    slots: Vec<Watcher>,
-    free: Vec<u32>,
+    slots: Slots<Watcher>,
     pub interests: Interests,
 }
 
 impl Registry {
     /// Watchers there are.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     pub fn get(&self, slot: u32) -> &Watcher {
-        &self.slots[slot as usize]
+        &self.slots[slot]
     }
 
     pub fn get_mut(&mut self, slot: u32) -> &mut Watcher {
-        &mut self.slots[slot as usize]
+        &mut self.slots[slot]
     }
 
     /// Adds a watcher of `key` and `range_end`; its interest and seat are filled in here.
@@ -104,16 +104,7 @@ impl Registry {
         let synced = watcher.state == State::Synced;
         // It enters as unsynced, at the end of the row.
         let watcher = Watcher { interest, seat, state: State::Unsynced, ..watcher };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = watcher;
-                slot
-            }
-            None => {
-                self.slots.push(watcher);
-                u32::try_from(self.slots.len() - 1).expect("fewer than four thousand million watchers")
-            }
-        };
+        let slot = self.slots.add(watcher);
         members.push(slot);
         if synced {
             self.set_state(slot, State::Synced);
@@ -124,21 +115,21 @@ impl Registry {
     /// Removes a watcher, and its interest if it was the last.
     pub fn remove(&mut self, slot: u32) {
         self.set_state(slot, State::Unsynced);
-        let Watcher { interest, seat, .. } = self.slots[slot as usize];
+        let Watcher { interest, seat, .. } = self.slots[slot];
         let members = &mut self.interests.get_mut(interest).members;
-        members.swap_remove(seat as usize);
-        if let Some(&moved) = members.get(seat as usize) {
-            self.slots[moved as usize].seat = seat;
+        members.swap_remove(seat);
+        if let Some(moved) = members.get(seat) {
+            self.slots[moved].seat = seat;
         }
         if members.is_empty() {
             self.interests.remove(interest);
         }
-        self.free.push(slot);
+        self.slots.release(slot);
     }
 
     /// Changes where a watcher stands, and its seat with it.
     pub fn set_state(&mut self, slot: u32, state: State) {
-        let watcher = &mut self.slots[slot as usize];
+        let watcher = &mut self.slots[slot];
         let before = std::mem::replace(&mut watcher.state, state);
         let (seat, interest) = (watcher.seat, watcher.interest);
         let (was, is) = (before == State::Synced, state == State::Synced);
@@ -149,10 +140,10 @@ impl Registry {
         // The border between the two groups moves by one seat; the watcher changes places with whoever sits there.
         let border = if is { interest.synced } else { interest.synced - 1 };
         interest.synced = if is { interest.synced + 1 } else { interest.synced - 1 };
-        interest.members.swap(seat as usize, border as usize);
-        let other = interest.members[seat as usize];
-        self.slots[other as usize].seat = seat;
-        self.slots[slot as usize].seat = border;
+        interest.members.swap(seat, border);
+        let other = interest.members.as_slice()[seat as usize];
+        self.slots[other].seat = seat;
+        self.slots[slot].seat = border;
     }
 
     /// The slots of all synced watchers, in order of slot.
@@ -164,7 +155,7 @@ impl Registry {
 
     /// Bytes held, an estimate.
     pub fn memory_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Watcher>() + self.free.capacity() * 4 + self.interests.memory_bytes()
+        self.slots.memory_bytes() + self.interests.memory_bytes()
     }
 
     /// Panics if an invariant does not hold. Walks everything.
@@ -173,7 +164,7 @@ impl Registry {
         for slot in self.live_slots() {
             let watcher = self.get(slot);
             let interest = self.interests.get(watcher.interest);
-            assert_eq!(interest.members.get(watcher.seat as usize), Some(&slot), "watcher {slot} sits elsewhere");
+            assert_eq!(interest.members.get(watcher.seat), Some(slot), "watcher {slot} sits elsewhere");
             let synced = watcher.state == State::Synced;
             assert_eq!(watcher.seat < interest.synced, synced, "watcher {slot} sits in the wrong group");
         }
@@ -181,10 +172,6 @@ impl Registry {
 
     /// Slots in use, ascending.
     pub fn live_slots(&self) -> Vec<u32> {
-        let mut used = vec![true; self.slots.len()];
-        for &slot in &self.free {
-            used[slot as usize] = false;
-        }
-        (0..).zip(used).filter(|&(_, used)| used).map(|(slot, _)| slot).collect()
+        self.slots.used()
     }
 }

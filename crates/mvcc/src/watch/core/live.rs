@@ -83,6 +83,6 @@ impl HubCore {
 
     fn synced_member(&self, interest: u32, seat: u32) -> Option<u32> {
         let interest = self.registry.interests.get(interest);
-        (seat < interest.synced).then(|| interest.members[seat as usize])
+        (seat < interest.synced).then(|| interest.members.as_slice()[seat as usize])
     }
 }
