@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
-use milepost_mvcc::watch::Frame;
+use milepost_mvcc::watch::{Frame, Heads};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::ResponseHeader;
 
@@ -132,7 +132,9 @@ struct Chunks {
 
 impl Chunks {
     fn pop(&mut self) -> Option<Bytes> {
-        let chunk = self.full.pop_front().or_else(|| (!self.tail.is_empty()).then(|| self.tail.split().freeze()))?;
+        // Its memory goes with it: what remained of a large burst's would stay for as long as the stream is idle.
+        let tail = || (!self.tail.is_empty()).then(|| std::mem::take(&mut self.tail).freeze());
+        let chunk = self.full.pop_front().or_else(tail)?;
         self.bytes -= chunk.len();
         Some(chunk)
     }
@@ -149,23 +151,41 @@ impl Outlet {
         self.door.metrics.sent(self.method, 1, sent - wire::PREFIX_BYTES);
     }
 
-    /// Sends one watch response: its head is encoded, its events are shared with everybody who gets the same.
-    pub(crate) fn send_frame(&self, header: &ResponseHeader, frame: &Frame) {
+    /// Sends watch responses: their heads are encoded, their events are shared with everybody who gets the same.
+    ///
+    /// # Errors
+    /// One of them is too long for a message; those before it are sent.
+    pub(crate) fn send_frames(&self, header: &ResponseHeader, frames: &[Frame]) -> Result<(), Status> {
         let chunks = &mut *self.chunks.borrow_mut();
-        let before = chunks.tail.len();
-        let copied = if frame.events.len() <= COPY_MAX { &frame.events[..] } else { &[] };
-        chunks.tail.reserve(wire::PREFIX_BYTES + frame.head_bytes_max() + copied.len());
-        wire::put_prefix(0, &mut chunks.tail);
-        frame.encode_head(header, &mut chunks.tail);
-        let length = chunks.tail.len() - before - wire::PREFIX_BYTES + frame.events.len();
-        wire::set_length(&mut chunks.tail[before..], length);
-        chunks.tail.put_slice(copied);
-        if copied.len() < frame.events.len() {
-            let tail = chunks.tail.split().freeze();
-            chunks.full.extend([tail, frame.events.clone()]);
+        let copied = |frame: &Frame| if frame.events.len() <= COPY_MAX { frame.events.len() } else { 0 };
+        // Most often they fit into one piece of memory, made once.
+        let room: usize = frames.iter().map(|frame| wire::PREFIX_BYTES + frame.head_bytes_max() + copied(frame)).sum();
+        chunks.tail.reserve(room.min(GATHER_BYTES));
+        let mut heads = Heads::new(header);
+        let (mut sent, mut bytes) = (0, 0);
+        let mut outcome = Ok(());
+        for frame in frames {
+            outcome = wire::check_length(frame.events.len() + frame.head_bytes_max());
+            if outcome.is_err() {
+                break;
+            }
+            let before = chunks.tail.len();
+            chunks.tail.reserve(wire::PREFIX_BYTES + frame.head_bytes_max() + copied(frame));
+            wire::put_prefix(0, &mut chunks.tail);
+            heads.encode(frame, &mut chunks.tail);
+            let length = chunks.tail.len() - before - wire::PREFIX_BYTES + frame.events.len();
+            wire::set_length(&mut chunks.tail[before..], length);
+            if copied(frame) == frame.events.len() {
+                chunks.tail.extend_from_slice(&frame.events);
+            } else {
+                let tail = chunks.tail.split().freeze();
+                chunks.full.extend([tail, frame.events.clone()]);
+            }
+            (sent, bytes) = (sent + 1, bytes + length);
         }
-        chunks.bytes += wire::PREFIX_BYTES + length;
-        self.door.metrics.sent(self.method, 1, length);
+        chunks.bytes += bytes + usize::try_from(sent).expect("as many as there are") * wire::PREFIX_BYTES;
+        self.door.metrics.sent(self.method, sent, bytes);
+        outcome
     }
 
     /// Waits until everything has been handed to hyper.

@@ -14,11 +14,15 @@ use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::watch_request::RequestUnion;
 
 use crate::door::Door;
-use crate::grpc::{Inlet, Stage, wire};
+use crate::grpc::{Inlet, Stage};
 use crate::status::{self, Status};
 
 /// Replies to requests that the hub may owe before more requests are read.
 const WAITING_MAX: usize = 1024;
+
+/// Frames' worth of memory that a stream keeps while it waits: there may be many thousand idle ones, and each may have
+/// been asked for a thousand watchers at once.
+const FRAMES_KEPT: usize = 4;
 
 /// What a stream waits for.
 enum Happening {
@@ -43,16 +47,17 @@ pub(crate) async fn watch(stage: Stage, requests: Inlet<pb::WatchRequest>) -> St
                 let Some(header) = door.header(0) else { continue };
                 let started = Instant::now();
                 let (mut with_events, mut events, mut without) = (0, 0, 0);
-                for frame in session.frames.drain(..) {
+                for frame in &session.frames {
                     match frame.event_count {
                         0 => without += 1,
                         count => (with_events, events) = (with_events + 1, events + u64::from(count)),
                     }
-                    if let Err(status) = wire::check_length(frame.events.len() + frame.head_bytes_max()) {
-                        return status;
-                    }
-                    stage.outlet.send_frame(&header, &frame);
                 }
+                if let Err(status) = stage.outlet.send_frames(&header, &session.frames) {
+                    return status;
+                }
+                session.frames.clear();
+                session.frames.shrink_to(FRAMES_KEPT);
                 door.metrics.watch_sends.sent(started.elapsed(), with_events, events, without);
                 stage.outlet.drained().await;
             }

@@ -48,13 +48,51 @@ mod field {
 /// The tag before each event in [`Frame::events`].
 pub(super) const EVENT_FIELD: u32 = field::EVENTS;
 
+/// The heads of several frames that go to one client. Frames of one revision, of which there are mostly many in a row, begin
+/// alike: that beginning is encoded once.
+#[derive(Debug)]
+pub struct Heads<'a> {
+    header: &'a ResponseHeader,
+    /// Whose beginning `beginning` is.
+    revision: i64,
+    /// Empty: nobody's yet.
+    beginning: Vec<u8>,
+}
+
+impl<'a> Heads<'a> {
+    /// With `header`, but for its revision, in each of them.
+    #[must_use]
+    pub const fn new(header: &'a ResponseHeader) -> Self {
+        Self { header, revision: 0, beginning: Vec::new() }
+    }
+
+    /// Appends what [`Frame::encode_head`] would.
+    pub fn encode(&mut self, frame: &Frame, out: &mut impl BufMut) {
+        if self.revision != frame.revision || self.beginning.is_empty() {
+            self.revision = frame.revision;
+            self.beginning.clear();
+            frame.encode_header(self.header, &mut self.beginning);
+        }
+        out.put_slice(&self.beginning);
+        frame.encode_fields(out);
+    }
+}
+
 impl Frame {
     /// Appends everything but the events: `header` with this frame's revision in place of its own, then the scalar fields.
     ///
     /// The whole message is this followed by [`Frame::events`].
     pub fn encode_head(&self, header: &ResponseHeader, out: &mut impl BufMut) {
+        self.encode_header(header, out);
+        self.encode_fields(out);
+    }
+
+    fn encode_header(&self, header: &ResponseHeader, out: &mut impl BufMut) {
         let header = ResponseHeader { revision: self.revision, ..*header };
         encoding::message::encode(field::HEADER, &header, out);
+    }
+
+    fn encode_fields(&self, out: &mut impl BufMut) {
         if self.watch_id != 0 {
             encoding::int64::encode(field::WATCH_ID, &self.watch_id, out);
         }
@@ -96,7 +134,20 @@ mod tests {
     use milepost_proto::etcdserverpb::{ResponseHeader, WatchResponse};
     use milepost_proto::mvccpb::Event;
 
-    use super::{EVENT_FIELD, Frame};
+    use super::{EVENT_FIELD, Frame, Heads};
+
+    #[test]
+    fn heads_in_a_row_are_those_of_each_frame() {
+        let header = ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: 5, raft_term: 3 };
+        let mut heads = Heads::new(&header);
+        for (revision, watch_id) in [(0, 1), (0, 2), (7, 1), (7, -1), (8, 0), (0, 3)] {
+            let frame = Frame { revision, watch_id, ..Frame::default() };
+            let (mut one, mut alone) = (Vec::new(), Vec::new());
+            heads.encode(&frame, &mut one);
+            frame.encode_head(&header, &mut alone);
+            assert_eq!(one, alone, "revision {revision}, watcher {watch_id}");
+        }
+    }
 
     #[test]
     fn head_and_events_together_are_the_message() {

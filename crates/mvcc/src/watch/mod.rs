@@ -47,7 +47,7 @@ mod slots;
 mod stats;
 
 pub use self::core::{HubCore, HubOptions, Input, StreamId, StreamOptions};
-pub use frame::{Frame, NO_WATCHER};
+pub use frame::{Frame, Heads, NO_WATCHER};
 pub use history::History;
 pub use hub::{Hub, Stream};
 pub use outbox::{Bounds, Outbox, Waker};
