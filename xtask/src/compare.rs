@@ -34,7 +34,7 @@ const FLAGS: &[Flag] = &[
     ("--members", "N", "members of each cluster in the row of clusters (3)"),
     ("--rounds", "N", "turns of each server where a run is short (quick: 3, else 5)"),
     ("--only", "TEXT", "only rows (or curves) whose name contains this"),
-    ("--scene", "NAME", "only rows of one scene: everyday, tls, idle, watchers, members, leases, big, bytes"),
+    ("--scene", "NAME", "only rows of one scene: everyday, tls, idle, watchers, members, leases, big, bytes, commits"),
     ("--page", "", "measure nothing, write the page again from what was measured"),
     ("--dry", "", "do not write docs/performance.md and what belongs to it"),
     ("--dist", "", "measure what is shipped (fat LTO) instead of the ci profile"),
@@ -53,6 +53,7 @@ const SCENES: &[Scene] = &[
     Scene::Leases,
     Scene::Big,
     Scene::Bytes,
+    Scene::Commits,
 ];
 
 /// The verb.

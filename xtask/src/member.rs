@@ -86,19 +86,38 @@ impl Member {
         Member::start_on(program, place, Wire::Plain)
     }
 
+    /// The same, with more words for the program.
+    ///
+    /// # Errors
+    /// As [`Member::start`].
+    pub fn start_with(program: &Path, place: &Place, words: &[&str]) -> Result<Member, String> {
+        Member::start_as(program, place, Wire::Plain, words)
+    }
+
     /// The same, on `wire`.
     ///
     /// # Errors
     /// As [`Member::start`].
     pub fn start_on(program: &Path, place: &Place, wire: Wire) -> Result<Member, String> {
+        Member::start_as(program, place, wire, &[])
+    }
+
+    fn start_as(program: &Path, place: &Place, wire: Wire, words: &[&str]) -> Result<Member, String> {
         let seat = seat("default".to_owned())?;
         let began = Instant::now();
-        let mut member = Member::spawn(program, place.path(), &seat, std::slice::from_ref(&seat), wire)?;
+        let mut member = Member::spawn(program, place.path(), &seat, std::slice::from_ref(&seat), wire, words)?;
         member.wait(began).map_err(|problem| format!("{} {problem}", program.display()))?;
         Ok(member)
     }
 
-    fn spawn(program: &Path, dir: &Path, seat: &Seat, all: &[Seat], wire: Wire) -> Result<Member, String> {
+    fn spawn(
+        program: &Path,
+        dir: &Path,
+        seat: &Seat,
+        all: &[Seat],
+        wire: Wire,
+        words: &[&str],
+    ) -> Result<Member, String> {
         let log = dir.join("log");
         let file = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let url = |address: SocketAddr| format!("http://{address}");
@@ -119,6 +138,7 @@ impl Member {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &url(seat.peer), "--initial-advertise-peer-urls", &url(seat.peer)])
             .args(["--initial-cluster", &cluster.join(",")])
+            .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -189,7 +209,7 @@ impl Cluster {
         for seat in &seats {
             let dir = place.path().join(&seat.name);
             std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            members.push(Member::spawn(program, &dir, seat, &seats, Wire::Plain)?);
+            members.push(Member::spawn(program, &dir, seat, &seats, Wire::Plain, &[])?);
         }
         for (member, seat) in members.iter_mut().zip(&seats) {
             member.wait(began).map_err(|problem| format!("{}, {} {problem}", program.display(), seat.name))?;

@@ -26,6 +26,7 @@
 //! server cannot hide (no coordinated omission).
 
 mod args;
+mod commits;
 mod endpoint;
 mod expiry;
 mod fanout;

@@ -368,6 +368,7 @@ async fn client(mut line: Line, phase: Phase, outcome: Rc<RefCell<Outcome>>) {
             Ok(Ok(revision)) => {
                 outcome.good += 1;
                 outcome.meter.record(now.saturating_duration_since(ticket.since));
+                phase.work.timed(ticket.since, now);
                 outcome.samples.offer(Acknowledged { n: ticket.n, revision });
             }
             Ok(Err(text)) => outcome.error(text),

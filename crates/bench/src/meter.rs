@@ -31,6 +31,11 @@ impl Meter {
         self.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Adds everything that `other` counted.
     pub fn merge(&mut self, other: &Meter) {
         self.0.add(&other.0).expect("all meters have the same bounds");

@@ -17,6 +17,13 @@ pub fn sum(endpoints: &[Endpoint], name: &str) -> Option<f64> {
     endpoints.iter().map(|endpoint| value(&page(endpoint)?, name)).sum()
 }
 
+/// Values of the label-free samples `names` of one server, all of one page; `None` as soon as one is missing.
+pub fn values<const N: usize>(endpoint: &Endpoint, names: [&str; N]) -> Option<[f64; N]> {
+    let page = page(endpoint)?;
+    let found: Option<Vec<f64>> = names.iter().map(|name| value(&page, name)).collect();
+    found?.try_into().ok()
+}
+
 /// The whole answer of `/metrics`, head included: counters never look like header lines.
 fn page(endpoint: &Endpoint) -> Option<String> {
     // The page of a port with TLS costs a handshake in the middle of what is measured.
@@ -52,6 +59,23 @@ mod tests {
         assert_eq!(value(PAGE, "a_count"), Some(1500.0));
         assert_eq!(value(PAGE, "b"), Some(2.0));
         assert_eq!(value(PAGE, "c"), None);
+    }
+
+    #[test]
+    fn several_values_come_of_one_page() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::plain(listener.local_addr().unwrap().to_string());
+        let server = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0u8; 512];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                stream.write_all(PAGE.as_bytes()).unwrap();
+            }
+        });
+        assert_eq!(values(&endpoint, ["b", "a_count"]), Some([2.0, 1500.0]));
+        assert_eq!(values(&endpoint, ["b", "c"]), None);
+        server.join().unwrap();
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub struct Options {
     pub serializable: bool,
     /// How many acknowledged writes are read back; 0 turns all comparing of content off.
     pub sample: usize,
+    /// Puts beside commits of the server's store are told from the others.
+    pub commits: bool,
     /// Processes whose cost is the server's.
     pub server_pids: Vec<u32>,
     /// How long silence is borne.
@@ -204,11 +206,21 @@ fn options(name: &'static str, given: &Given) -> Result<Options, UsageError> {
         seed: given.count("--seed", 0, u64::MAX)?.unwrap_or(1),
         serializable: serializable(given)?,
         sample: number("--sample", 0, 1_000_000)? as usize,
+        commits: given.switch("--commits")?,
         server_pids: server_pids(given)?,
         patience: given.duration("--timeout")?.unwrap_or(Duration::from_secs(30)),
         json: given.switch("--json")?,
         command,
     };
+    if options.commits && options.shape.endpoints.len() > 1 {
+        let several = given.text("--endpoints").unwrap_or_default();
+        return Err(given.bad(
+            "--endpoints",
+            several,
+            "are several, each with commits of its own",
+            "one with --commits",
+        ));
+    }
     if options.patience.is_zero() {
         return Err(given.bad("--timeout", "0s", "leaves no time to answer", "30s or so"));
     }
@@ -445,6 +457,8 @@ mod tests {
             ("put --total 1 --duration 1s", "exclude each other: give one"),
             ("put --duration 0s", "\"0s\" measures nothing: give 10s or so"),
             ("put --timeout 0s", "\"0s\" leaves no time to answer"),
+            ("put --commits --endpoints a:1,b:2", "are several, each with commits of its own: give one with --commits"),
+            ("range --commits", "--commits has no effect on range"),
             (
                 "put --key-size 2 --key-space-size 101",
                 "\"101\" does not fit into keys of 2 digits: give fewer keys, or --key-size 3",

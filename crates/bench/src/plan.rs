@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::commits::{self, Poll, Timed};
 use crate::expiry::{Ending, LeasedPut, TimedGrant, Vigil};
 use crate::fanout::{Crowd, Events, Fanout, Seats};
 use crate::keys::{Keys, mix};
@@ -30,6 +31,9 @@ pub enum RunError {
     /// The server's process could not be looked at.
     #[error("--server-pid: {0}; is it running, and yours?")]
     Process(#[from] io::Error),
+    /// The server says nothing of its commits.
+    #[error("--commits: {0}")]
+    Commits(#[from] commits::Untold),
 }
 
 /// Runs everything that `options` ask for.
@@ -188,6 +192,9 @@ fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, Run
         Command::List { .. } | Command::TxnMixed { .. } => fill(&load, keys, true)?,
         _ => {}
     }
+    if options.commits {
+        return beside_commits(options, &load, keys, before);
+    }
     let measured = measure(options, &load, kv_work(options, keys))?;
     let puts_per_write = match options.command {
         Command::Put | Command::TxnMixed { .. } => 1,
@@ -204,6 +211,33 @@ fn kv(options: &Options, keys: &Arc<Keys>, before: &Usage) -> Result<Report, Run
         let back = ReadBack { keys: keys.clone(), samples, puts_per_write };
         let tickets = back.tickets();
         read_back(&load, Arc::new(back), tickets, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Puts, with the server's own word on when its store was committing.
+fn beside_commits(options: &Options, load: &Load, keys: &Arc<Keys>, before: &Usage) -> Result<Report, RunError> {
+    let put = Put { keys: keys.clone() };
+    let work = Arc::new(Timed::new(put));
+    if !options.warmup.is_zero() {
+        load.prepare("warming up", work.clone(), Until::Duration(options.warmup))?;
+        work.take();
+    }
+    let poll = Poll::start(&options.shape.endpoints[0])?;
+    let measured = watched(options, load, work.clone())?;
+    let commits = poll.stop()?;
+    let (during, otherwise) = commits.split(&work.take());
+    let mut report = measured.report(options, before, 0);
+    let [during_p99, otherwise_p99] = [&during, &otherwise].map(|meter| meter.summary().p99_us);
+    report.extras.extend([
+        ("commits", commits.count() as f64),
+        ("commit_mean_us", commits.mean_us()),
+        ("puts_beside_commits", during.count() as f64),
+        ("commit_p99_us", during_p99),
+        ("no_commit_p99_us", otherwise_p99),
+    ]);
+    if otherwise_p99 > 0.0 && during.count() > 0 {
+        report.extras.insert("commit_p99_ratio", (during_p99 / otherwise_p99 * 100.0).round() / 100.0);
     }
     Ok(report)
 }

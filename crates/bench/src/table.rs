@@ -227,6 +227,13 @@ pub const FLAGS: &[Flag] = &[
         commands: COMPARED,
     },
     Flag {
+        name: "--commits",
+        value: "",
+        default: "",
+        help: "tell the puts that ran beside a commit of the server's store from the others",
+        commands: &["put"],
+    },
+    Flag {
         name: "--server-pid",
         value: "PID,...",
         default: "",

@@ -26,6 +26,8 @@ pub use readback::{Acknowledged, ReadBack, rewritten};
 pub use snapshot::Snapshot;
 pub use txn::{TxnMixed, TxnPut};
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::ResponseHeader;
@@ -61,6 +63,9 @@ pub trait Work: Send + Sync {
     fn answered(&self, _client: usize, n: u64, _call: usize, answer: Bytes) -> Result<Next, String> {
         self.check(n, answer).map(Next::Done)
     }
+
+    /// Hears of each answer without error: latency counts from `since`.
+    fn timed(&self, _since: Instant, _now: Instant) {}
 
     /// Takes the messages of a [`Talk::Download`].
     fn sink(&self) -> Option<Box<dyn Sink>> {

@@ -79,6 +79,7 @@ fn star(book: &Book, row: &Row) -> &'static str {
 
 /// What a must came to.
 struct Verdict {
+    /// Zero where a must is ours alone and etcd was not measured.
     etcd: f64,
     ours: f64,
     good: Option<bool>,
@@ -87,7 +88,8 @@ struct Verdict {
 fn verdict(entry: &Entry, must: &Must) -> Option<Verdict> {
     let figure = figure_of(must.field);
     let (etcd, ours) = entry.figures.get(must.field)?.medians();
-    let (etcd, ours) = (etcd? / figure.divisor, ours? / figure.divisor);
+    let etcd = if matches!(must.must, Bound::Ours(_)) { etcd.unwrap_or(0.0) } else { etcd? };
+    let (etcd, ours) = (etcd / figure.divisor, ours? / figure.divisor);
     Some(Verdict { etcd, ours, good: must.must.holds(etcd, ours) })
 }
 
@@ -110,7 +112,8 @@ pub fn must_table(book: &Book) -> String {
                         Some(false) => "**short**",
                         None => "–",
                     };
-                    format!("{head} {} | {} | {ratio} | {bound} | {} | {mark} |", short(etcd), short(ours), must.aim)
+                    let etcd = if etcd > 0.0 { short(etcd) } else { "–".to_owned() };
+                    format!("{head} {etcd} | {} | {ratio} | {bound} | {} | {mark} |", short(ours), must.aim)
                 }
             };
             text.push_str(&line);

@@ -17,6 +17,8 @@ pub enum Scene {
     Big,
     /// Two million puts.
     Bytes,
+    /// Two million keys, and puts beside the store's commits. Ours alone: etcd does not tell when it commits.
+    Commits,
     /// Three members.
     Members,
 }
@@ -121,6 +123,7 @@ pub const RESTART: &str = "restart_us";
 pub const WORST_PUT: &str = "worst_put_us";
 pub const STRIPPED: &str = "stripped_bytes";
 pub const FAILED_PUTS: &str = "failed_puts";
+const COMMIT_RATIO: &str = "commit_p99_ratio";
 
 const fn row(name: &'static str, scene: Scene, words: &'static str, musts: &'static [Must]) -> Row {
     Row { name, scene, how: How::Bench, words, quick: false, musts }
@@ -257,6 +260,20 @@ pub const ROWS: &[Row] = &[
         "put --total 2000000 --key-space-size 2000000",
         &[at_most("server_write_call_bytes_per_op", 1.0, 0.5)],
     ),
+    how(
+        "put beside commits, 2 M keys × 256 B",
+        Scene::Commits,
+        How::Scene,
+        "--key-size 12 --key-space-size 2000000",
+        &[ours(COMMIT_RATIO, 2.0, 1.2)],
+    ),
+    how(
+        "put beside commits, 2 M keys × 4 KiB",
+        Scene::Commits,
+        How::Scene,
+        "--key-size 12 --key-space-size 2000000 --val-size 4096",
+        &[ours(COMMIT_RATIO, 2.0, 1.2)],
+    ),
     row(
         "put, three members",
         Scene::Members,
@@ -307,6 +324,10 @@ pub const FIGURES: &[Figure] = &[
     figure(WORST_PUT, "slowest put meanwhile", "ms", 1000.0, false),
     figure(FAILED_PUTS, "puts refused meanwhile", "", 1.0, false),
     figure(STRIPPED, "size", "MiB", MIB, false),
+    figure(COMMIT_RATIO, "p99 beside commits by p99 otherwise", "", 1.0, false),
+    figure("commit_p99_us", "p99 beside commits", "ms", 1000.0, false),
+    figure("no_commit_p99_us", "p99 without a commit", "ms", 1000.0, false),
+    figure("commit_mean_us", "a commit", "ms", 1000.0, false),
 ];
 
 /// The figure of a field.

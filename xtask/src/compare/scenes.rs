@@ -58,6 +58,9 @@ impl Target {
 /// one takes what nine tenths of the third round superseded, and the rest of the second.
 const KEPT: u64 = 12_000;
 
+/// Bytes that two million values of 4 KiB may take: a store has more than the values.
+const QUOTA: &str = "34359738368";
+
 /// Measures rows into a book.
 pub struct Stage<'a> {
     /// What is compared.
@@ -91,6 +94,7 @@ impl Stage<'_> {
             Scene::Idle => self.idle(&rows, &mut sums),
             Scene::Big => self.big(&rows, &mut sums),
             Scene::Bytes => self.bytes(&rows, &mut sums),
+            Scene::Commits => self.commits(&rows, &mut sums),
             Scene::Members => self.clusters(&rows, &mut sums),
         };
         let failures = played.unwrap_or_else(|error| vec![error]);
@@ -100,8 +104,9 @@ impl Stage<'_> {
         self.failures.extend(failures);
         for (name, mut entry) in sums {
             entry.note.clone_from(&note);
-            // A row that only one side could do is no comparison.
-            if entry.figures.values().any(|pair| !pair.etcd.is_empty() && !pair.ours.is_empty()) {
+            // A row that only one side could do is no comparison; unless it is about us alone.
+            let alone = scene == Scene::Commits;
+            if entry.figures.values().any(|pair| (alone || !pair.etcd.is_empty()) && !pair.ours.is_empty()) {
                 self.book.renew("row", name, entry);
             }
         }
@@ -169,6 +174,22 @@ impl Stage<'_> {
                 eprint!(" {side:?}");
                 take(sums, &mut failures, row.name, side, self.measure(row, &Target::of(&member, Wire::Plain)));
             }
+            eprintln!();
+        }
+        Ok(failures)
+    }
+
+    /// Ours alone, loaded and then put to. Larger than the usual quota; log and store are on one disk, as everywhere here.
+    fn commits(&self, rows: &[&'static Row], sums: &mut BTreeMap<&'static str, Entry>) -> Result<Vec<String>, String> {
+        let mut failures = Vec::new();
+        for row in rows {
+            let place = Place::new("compare-commits")?;
+            let member = Member::start_with(self.program(Side::Ours), &place, &["--quota-backend-bytes", QUOTA])?;
+            let target = Target::of(&member, Wire::Plain);
+            eprint!("{}: loading", row.name);
+            self.bench(&format!("load {} --timeout 120s", row.words), &target).map_err(|e| told(Side::Ours, e))?;
+            let puts = format!("put {} --warmup 2s --duration 20s --commits", row.words);
+            take(sums, &mut failures, row.name, Side::Ours, self.bench(&puts, &target));
             eprintln!();
         }
         Ok(failures)

@@ -1,7 +1,7 @@
 //! How long the store's background work takes. The store has no clock: it says when work begins and ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use milepost_mvcc::{Observer, Work};
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ pub(crate) struct Background {
     defragment: Stopwatch<13>,
     /// Unix time of the end of the last compaction, in seconds; 0: none yet.
     compacted: AtomicU64,
+    /// From when to when the last commit went; the epoch: none yet.
+    last_commit: Mutex<(SystemTime, SystemTime)>,
 }
 
 /// Of each kind one work is under way at a time, so its times have one writer, though not always the same thread.
@@ -44,12 +46,13 @@ impl<const N: usize> Stopwatch<N> {
         *self.began.lock() = Some(Instant::now());
     }
 
-    fn end(&self) {
+    /// Returns how long it took, if it had a beginning.
+    fn end(&self) -> Option<Duration> {
         // Taken under the lock that the next one begins with: what is counted is seen by it.
         let mut began = self.began.lock();
-        if let Some(began) = began.take() {
-            self.times.observe(began.elapsed());
-        }
+        let took = began.take()?.elapsed();
+        self.times.observe(took);
+        Some(took)
     }
 
     fn read(&self) -> Histogram {
@@ -67,6 +70,7 @@ impl Background {
             compaction_step: Stopwatch::new(&STEP_BOUNDS),
             defragment: Stopwatch::new(&DEFRAGMENT_BOUNDS),
             compacted: AtomicU64::new(0),
+            last_commit: Mutex::new((UNIX_EPOCH, UNIX_EPOCH)),
         }
     }
 
@@ -75,6 +79,12 @@ impl Background {
         let name = "etcd_disk_backend_commit_duration_seconds";
         text.family(name, "histogram", "The latency distributions of commit called by backend.");
         text.histogram(name, &[], &self.commit.read());
+        let (began, ended) = *self.last_commit.lock();
+        let unix = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let help = "The unix time at which the last commit of the store began. 0 before the first.";
+        text.gauge("milepost_store_last_commit_start_seconds", help, unix(began));
+        let help = "The unix time at which the last commit of the store ended. 0 before the first.";
+        text.gauge("milepost_store_last_commit_end_seconds", help, unix(ended));
         let name = "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds";
         text.family(name, "histogram", "Bucketed histogram of db compaction pause duration.");
         text.histogram(name, &[], &self.compaction_step.read().in_milliseconds());
@@ -103,14 +113,19 @@ impl Observer for Background {
 
     fn end(&self, work: Work) {
         match work {
-            Work::Commit => self.commit.end(),
-            Work::CompactionStep => self.compaction_step.end(),
+            Work::Commit => {
+                if let Some(took) = self.commit.end() {
+                    let now = SystemTime::now();
+                    *self.last_commit.lock() = (now.checked_sub(took).unwrap_or(UNIX_EPOCH), now);
+                }
+            }
+            Work::CompactionStep => drop(self.compaction_step.end()),
             Work::Compaction => {
                 self.compaction.end();
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.compacted.store(now.as_secs(), Ordering::Relaxed);
             }
-            Work::Defragmentation => self.defragment.end(),
+            Work::Defragmentation => drop(self.defragment.end()),
         }
     }
 }
@@ -128,6 +143,7 @@ mod tests {
     #[test]
     fn work_is_counted_when_it_ends() {
         let background = Background::new();
+        assert!(page(&background).contains("\nmilepost_store_last_commit_end_seconds 0\n"), "none yet");
         background.begin(Work::Defragmentation);
         background.begin(Work::Commit);
         background.end(Work::Commit);
@@ -135,6 +151,12 @@ mod tests {
         assert!(during.contains("\netcd_disk_defrag_inflight 1\n"), "{during}");
         assert!(during.contains("\netcd_disk_backend_commit_duration_seconds_count 1\n"), "{during}");
         assert!(during.contains("\netcd_disk_backend_defrag_duration_seconds_count 0\n"), "{during}");
+        let told = |name: &str| -> f64 {
+            let line = during.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {during}"))
+        };
+        let [began, ended] = ["start", "end"].map(|what| told(&format!("milepost_store_last_commit_{what}_seconds")));
+        assert!(began > 1e9 && ended >= began, "{began} {ended}");
         background.end(Work::Defragmentation);
         background.end(Work::CompactionStep);
         let after = page(&background);

@@ -14,7 +14,7 @@ use super::tally::{Histogram, Tally, Timings};
 use super::text::Text;
 use super::{member, process};
 use crate::backend::Backend;
-use crate::config::{ApiConfig, Feature};
+use crate::config::{ApiConfig, Feature, Role};
 use crate::grpc::{METHODS, Method};
 use crate::http::debug::Recent;
 use crate::status::Code;
@@ -45,7 +45,10 @@ pub(crate) struct Page {
 impl Page {
     pub(crate) fn new(config: &ApiConfig, member: &dyn Backend, doors: Vec<Arc<DoorMetrics>>) -> Self {
         let background = Arc::new(Background::new());
-        member.reader().store().observe(background.clone());
+        // The store has one observer. The doors for other members have no page, and open first.
+        if config.listeners.iter().any(|listener| listener.role != Role::Peer) {
+            member.reader().store().observe(background.clone());
+        }
         Self {
             doors,
             background,
