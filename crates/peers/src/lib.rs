@@ -50,4 +50,4 @@ pub use journal::{Journal, Level, NoJournal};
 pub use service::{Answering, Service, ServiceBody};
 pub use snapshot::WriteBody;
 pub use tls::{TlsSettings, TlsVersion};
-pub use transport::{Inbox, Transport, TransportConfig};
+pub use transport::{Inbox, Patience, Transport, TransportConfig};

@@ -4,7 +4,7 @@
 //!  Raft thread ── push ──► [queue] ──► Outgoing (the body of the answer to the other's GET) ──► socket
 //! ```
 //! The queue is bounded by count and bytes; when it is full, messages are dropped and the sender is told: Raft then
-//! probes. A stream whose other end takes nothing for [`PATIENCE`] is hung up.
+//! probes. A stream whose other end takes nothing for [`Patience::write`] is hung up.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,6 +23,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::framing::{Encoder, Kind};
 use crate::metrics::Row;
+use crate::transport::Patience;
 
 /// Messages that may wait. Source: etcd `streamBufSize`.
 const QUEUE_MAX: usize = 4096;
@@ -30,11 +31,7 @@ const QUEUE_MAX: usize = 4096;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Messages are put together up to this.
 const CHUNK_BYTES: usize = 256 << 10;
-/// How often a stream says that it is alive. Source: etcd `ConnReadTimeout / 3`.
-const HEARTBEAT: Duration = Duration::from_nanos(5_000_000_000 / 3);
-/// The other end must take something within this. Source: etcd `ConnWriteTimeout`.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// How often it is looked at whether the other end takes something.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a message was not taken.
@@ -177,6 +174,8 @@ pub(crate) struct Outgoing {
     number: u64,
     encoder: Encoder,
     kind: Kind,
+    /// How often the stream says that it is alive. Source: etcd `ConnReadTimeout / 3`.
+    heartbeat: Duration,
     beat: Pin<Box<Sleep>>,
     unwritten: Arc<Unwritten>,
     row: Arc<Row>,
@@ -189,19 +188,22 @@ impl Outgoing {
     pub(crate) fn attach(
         outbox: &Arc<Outbox>,
         kind: Kind,
+        patience: Patience,
         hang_up: &Arc<Notify>,
         row: Arc<Row>,
         on_end: OnEnd,
     ) -> (Self, Cut) {
         let (number, cut) = outbox.attach(Arc::clone(hang_up));
         let unwritten = Arc::<Unwritten>::default();
-        tokio::spawn(watch(Arc::downgrade(&unwritten), Arc::clone(hang_up)));
+        tokio::spawn(watch(Arc::downgrade(&unwritten), patience.write, Arc::clone(hang_up)));
+        let heartbeat = patience.read / 3;
         let outgoing = Self {
             outbox: Arc::clone(outbox),
             number,
             encoder: Encoder::new(kind),
             kind,
-            beat: Box::pin(sleep(HEARTBEAT)),
+            heartbeat,
+            beat: Box::pin(sleep(heartbeat)),
             unwritten,
             row,
             on_end: Some(on_end),
@@ -244,7 +246,7 @@ impl Body for Outgoing {
         }
         if self.beat.as_mut().poll(cx).is_ready() {
             self.encoder.put_heartbeat(&mut out);
-            self.beat = Box::pin(sleep(HEARTBEAT));
+            self.beat = Box::pin(sleep(self.heartbeat));
             // It must wake us as well.
             let _ = self.beat.as_mut().poll(cx);
         }
@@ -267,7 +269,7 @@ impl std::fmt::Debug for Outgoing {
 }
 
 /// Hangs up when the other end takes nothing; ends with the stream.
-async fn watch(unwritten: std::sync::Weak<Unwritten>, hang_up: Arc<Notify>) {
+async fn watch(unwritten: std::sync::Weak<Unwritten>, patience: Duration, hang_up: Arc<Notify>) {
     let (mut seen, mut still) = (0, Duration::ZERO);
     loop {
         sleep(LOOK).await;
@@ -276,7 +278,7 @@ async fn watch(unwritten: std::sync::Weak<Unwritten>, hang_up: Arc<Notify>) {
         let is_stuck = unwritten.bytes.load(Ordering::Relaxed) > 0 && progress == seen;
         seen = progress;
         still = if is_stuck { still + LOOK } else { Duration::ZERO };
-        if still >= PATIENCE {
+        if still >= patience {
             return hang_up.notify_one();
         }
     }

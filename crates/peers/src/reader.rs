@@ -20,8 +20,6 @@ use crate::url::PeerUrl;
 
 /// Least time between two attempts. Source: etcd `DialRetryFrequency`.
 const RETRY: Duration = Duration::from_millis(100);
-/// Longest silence: the other end says three times in it that it is alive. Source: etcd `ConnReadTimeout`.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Longest answer that is no stream.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
@@ -80,7 +78,7 @@ async fn dial(shared: &Shared, peer: &Peer, kind: Kind, url: &PeerUrl) -> Result
         let _ = connection.await;
     });
     let driver = Guard(Some(driver.abort_handle()));
-    let asked = timeout(SILENCE_MAX, sender.send_request(request)).await;
+    let asked = timeout(shared.patience.read, sender.send_request(request)).await;
     let response = asked.map_err(|_| "i/o timeout".to_owned())?.map_err(|why| chain(&why))?;
     if !shared.identity.can_read(response.headers()) {
         return Err("unsupported stream type".into());
@@ -88,7 +86,7 @@ async fn dial(shared: &Shared, peer: &Peer, kind: Kind, url: &PeerUrl) -> Result
     if response.status().as_u16() == 200 {
         return Ok(Stream { body: response.into_body(), driver: driver.keep() });
     }
-    let answer = timeout(SILENCE_MAX, Answer::read(response, REFUSAL_BYTES_MAX)).await;
+    let answer = timeout(shared.patience.read, Answer::read(response, REFUSAL_BYTES_MAX)).await;
     let answer = answer.map_err(|_| "i/o timeout".to_owned())??;
     Err(refusal(shared, peer, &answer))
 }
@@ -142,7 +140,7 @@ fn refusal(shared: &Shared, peer: &Peer, answer: &Answer) -> String {
 async fn read(shared: &Shared, peer: &Peer, kind: Kind, body: &mut Incoming) -> Result<(), String> {
     let mut decoder = Decoder::new(kind, shared.identity.member.0, peer.id.0);
     loop {
-        let frame = timeout(SILENCE_MAX, std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))).await;
+        let frame = timeout(shared.patience.read, std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))).await;
         let frame = match frame {
             Err(_) => return Err("i/o timeout".into()),
             Ok(None) => return Ok(()),

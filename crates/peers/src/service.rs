@@ -202,7 +202,7 @@ fn attach(shared: &Arc<Shared>, peer: &Arc<Peer>, kind: Kind, hang_up: &Arc<Noti
         }
     };
     let row = Arc::clone(&peer.row);
-    let (outgoing, cut) = Outgoing::attach(peer.outbox(kind), kind, hang_up, row, Box::new(ended));
+    let (outgoing, cut) = Outgoing::attach(peer.outbox(kind), kind, shared.patience, hang_up, row, Box::new(ended));
     peer.status.activate();
     if cut.was_open {
         shared.journal.warn("closed TCP streaming connection with remote peer", &fields);

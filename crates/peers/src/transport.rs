@@ -53,6 +53,8 @@ pub trait Inbox: Send + Sync {
 
 /// What the transport is told once.
 pub struct TransportConfig {
+    /// How long a connection may be still.
+    pub patience: Patience,
     /// This member.
     pub member: MemberId,
     /// Its cluster.
@@ -71,8 +73,25 @@ pub struct TransportConfig {
     pub journal: Arc<dyn Journal>,
 }
 
+/// How long a connection between members may be still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Nothing may come for this long; on our streams something goes out three times in it (`--raft-read-timeout`).
+    /// Source: etcd `ConnReadTimeout`.
+    pub read: Duration,
+    /// The other end must take something within this (`--raft-write-timeout`). Source: etcd `ConnWriteTimeout`.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { read: Duration::from_secs(5), write: Duration::from_secs(5) }
+    }
+}
+
 /// What all parts share.
 pub(crate) struct Shared {
+    pub(crate) patience: Patience,
     pub(crate) identity: Identity,
     pub(crate) dialler: Dialler,
     pub(crate) inbox: Arc<dyn Inbox>,
@@ -122,6 +141,7 @@ impl Transport {
             version: config.server_version,
         };
         let shared = Shared {
+            patience: config.patience,
             identity,
             dialler: Dialler::new(config.tls, config.dial_timeout)?,
             inbox,

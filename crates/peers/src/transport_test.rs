@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::framing::{MSG_APP, MSG_APP_RESP, MSG_SNAP};
-use crate::{Inbox, NoJournal, Service, TlsSettings, Transport, TransportConfig};
+use crate::{Inbox, NoJournal, Patience, Service, TlsSettings, Transport, TransportConfig};
 
 /// Long enough for any machine; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,6 +146,7 @@ impl Member {
         let address = listener.local_addr().unwrap();
         let (tell, told) = channel();
         let config = TransportConfig {
+            patience: Patience::default(),
             member: MemberId(id),
             cluster: ClusterId(cluster),
             peer_urls: vec![format!("http://{address}")],

@@ -341,7 +341,8 @@ pub fn peer_client(config: &Config) -> Result<milepost_peers::TlsSettings, Fault
 /// TLS is asked for without what it needs; in etcd's words.
 pub fn post(config: &Config, log: &Arc<dyn Log>) -> Result<Arc<Post>, Fault> {
     let urls = config.addresses.advertise_peer.iter().map(|url| url.as_str().to_owned()).collect();
-    let post = Post::new(urls, peer_client(config)?, peer_dial_timeout(config), Arc::new(OsClock), Arc::clone(log));
+    let (tls, dial_timeout) = (peer_client(config)?, peer_dial_timeout(config));
+    let post = Post::new(urls, tls, dial_timeout, config.peer_patience, Arc::new(OsClock), Arc::clone(log));
     Ok(Arc::new(post))
 }
 
@@ -384,7 +385,7 @@ pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
         reuse_port: config.reuse_port,
         limits: Limits {
             max_connections: PEER_CONNECTIONS,
-            slow_read: PEER_PATIENCE,
+            slow_read: config.peer_patience.write,
             election_timeout: config.election,
             ..Limits::default()
         },
@@ -399,8 +400,6 @@ pub fn peers(config: &Config, log: &Arc<dyn Log>) -> Result<ApiConfig, Fault> {
 
 /// A member has two streams, four pipelines, a prober and some questions open; this is a hundred members.
 const PEER_CONNECTIONS: usize = 1024;
-/// A member must take what it asked for within this. Source: etcd `ConnWriteTimeout`.
-const PEER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Source: etcd `TLSInfo.ServerConfig`.
 fn check_peer_pair(config: &Config) -> Result<(), Refusal> {

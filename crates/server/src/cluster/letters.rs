@@ -12,7 +12,7 @@ use milepost_env::Clock;
 use milepost_machine::Membership;
 use milepost_node::log::{self, Log, Value};
 use milepost_node::{Letters, Node, SnapshotLetter};
-use milepost_peers::{Inbox, Journal, Level, TlsSettings, Transport, TransportConfig};
+use milepost_peers::{Inbox, Journal, Level, Patience, TlsSettings, Transport, TransportConfig};
 use milepost_proto::raftpb;
 use milepost_types::MemberId;
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ pub struct Post {
     peer_urls: Vec<String>,
     tls: TlsSettings,
     dial_timeout: Duration,
+    patience: Patience,
     clock: Arc<dyn Clock>,
     log: Arc<dyn Log>,
     transport: OnceLock<Transport>,
@@ -41,16 +42,17 @@ struct Early {
 }
 
 impl Post {
-    /// Of a member that others reach at `peer_urls`; `dial_timeout`: for one connection to another.
+    /// Of a member that others reach at `peer_urls`; `dial_timeout`: for one connection to another, which may be still for `patience`.
     #[must_use]
     pub fn new(
         peer_urls: Vec<String>,
         tls: TlsSettings,
         dial_timeout: Duration,
+        patience: Patience,
         clock: Arc<dyn Clock>,
         log: Arc<dyn Log>,
     ) -> Self {
-        Self { peer_urls, tls, dial_timeout, clock, log, transport: OnceLock::new(), early: Mutex::default() }
+        Self { peer_urls, tls, dial_timeout, patience, clock, log, transport: OnceLock::new(), early: Mutex::default() }
     }
 
     /// Letters of `node` go out from now on, and others' reach it.
@@ -66,6 +68,7 @@ impl Post {
             server_version: ETCD_VERSION.to_owned(),
             tls: self.tls.clone(),
             dial_timeout: self.dial_timeout,
+            patience: self.patience,
             clock: Arc::clone(&self.clock),
             journal: Arc::new(ToLog(Arc::clone(&self.log))),
         };

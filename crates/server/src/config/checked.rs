@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use milepost_peers::Patience;
+
 use super::addresses::{Addresses, default_host};
 use super::compaction::CompactionMode;
 use super::discovery::Discovery;
@@ -58,6 +60,8 @@ pub struct Config {
     pub max_wals: usize,
     /// One Raft tick.
     pub heartbeat: Duration,
+    /// How long a connection between members may be still.
+    pub peer_patience: Patience,
     /// Ticks without a heartbeat before an election.
     pub election_ticks: u64,
     /// Election timeout in whole ticks.
@@ -203,6 +207,7 @@ impl Config {
             max_snapshots: read.size("max-snapshots"),
             max_wals: read.size("max-wals"),
             heartbeat: Duration::from_millis(heartbeat_ms),
+            peer_patience: peer_patience(&read, &mut notes),
             election_ticks: election_ms / heartbeat_ms,
             election: Duration::from_millis(election_ms / heartbeat_ms * heartbeat_ms),
             pre_vote: read.yes("pre-vote"),
@@ -400,6 +405,19 @@ fn quota(read: &Read<'_>, notes: &mut Vec<Note>) -> Option<u64> {
         notes.push(note.with("quota-maximum-size-bytes", LARGE_QUOTA_BYTES.to_string()));
     }
     Some(quota)
+}
+
+/// Shorter than etcd's own times is raised to them. Source: etcd `etcdmain.config.parse`.
+fn peer_patience(read: &Read<'_>, notes: &mut Vec<Note>) -> Patience {
+    let mut at_least = |name: &str, least: Duration| {
+        let given = read.span(name);
+        if given < least {
+            notes.push(Note::info(format!("{name} increased to minimum value: {}s", least.as_secs())));
+        }
+        given.max(least)
+    };
+    let least = Patience::default();
+    Patience { read: at_least("raft-read-timeout", least.read), write: at_least("raft-write-timeout", least.write) }
 }
 
 fn request_bytes(read: &Read<'_>, notes: &mut Vec<Note>) -> usize {

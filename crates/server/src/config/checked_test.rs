@@ -47,6 +47,17 @@ fn defaults_are_etcds() {
 }
 
 #[test]
+fn connections_between_members_may_be_still_for_five_seconds_at_least() {
+    let (config, notes) = both(&["--raft-read-timeout=1s", "--raft-write-timeout=9s"]).unwrap();
+    assert_eq!(
+        (config.peer_patience.read, config.peer_patience.write),
+        (Duration::from_secs(5), Duration::from_secs(9))
+    );
+    assert!(notes.contains(&Note::info("raft-read-timeout increased to minimum value: 5s")), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.message.contains("raft-write-timeout")), "{notes:?}");
+}
+
+#[test]
 fn zeros_stand_for_defaults_where_etcd_has_it_so() {
     let config = config(&[
         "--snapshot-count=0",

@@ -4,9 +4,6 @@ use super::Effect::{Nothing, Works};
 use super::Kind::{Bool, Choice, Choices, Set, Span, Text, Urls};
 use super::{Flag, rows};
 
-/// Why flags about other members do nothing.
-pub(super) const PEERS: &str = "it concerns other members, and this version runs alone";
-
 pub(super) const CLUSTERING: &[Flag] = rows! { Clustering:
 "initial-advertise-peer-urls"   Urls, "http://localhost:2380",         Works, "Peer URLs of this member as other members reach them.";
 "initial-cluster"               Text, "default=http://localhost:2380", Works, "Members of the new cluster: name=url, comma-separated; read only when there is no data yet.";

@@ -32,7 +32,7 @@ pub(super) const MEMBER: &[Flag] = rows! { Member:
 "socket-reuse-port"             Bool,       "false",                 Works, "Let other processes of this user listen on the same ports.";
 "socket-reuse-address"          Bool,       "false",                 Works, "Listen on an address whose old connections still time out; always on.";
 "enable-grpc-gateway"           Bool,       "true",                  Works, "Serve the JSON gateway below /v3/.";
-"raft-read-timeout"             Span,       "5s",                    Nothing(super::clustering::PEERS), "Read timeout of connections between members; at least 5s.";
-"raft-write-timeout"            Span,       "5s",                    Nothing(super::clustering::PEERS), "Write timeout of connections between members; at least 5s.";
+"raft-read-timeout"             Span,       "5s",                    Works, "Hang up a connection of another member that has said nothing for this long; at least 5s.";
+"raft-write-timeout"            Span,       "5s",                    Works, "Hang up a connection of another member that has taken nothing for this long; at least 5s.";
 "feature-gates"                 Gates,      "",                      Works, "Switch features, like LeaseCheckpoint=true; the features are listed at the end.";
 };
