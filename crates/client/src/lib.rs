@@ -17,6 +17,7 @@
 //!
 //! Sources: etcd `client/v3` for when a call is repeated and how errors read; gRPC over HTTP2 for the wire.
 
+mod alert;
 mod balancer;
 mod bare;
 mod client;

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use crate::alert::{Heard, worded};
 use crate::config::Secure;
 use crate::dial::Pipe;
 
@@ -75,12 +76,12 @@ impl TlsDialler {
         if stream.get_ref().1.alpn_protocol() != Some(H2) {
             return Err(failed("credentials: cannot check peer: missing selected ALPN property"));
         }
-        Ok(Box::new(stream))
+        Ok(Box::new(Heard(stream)))
     }
 
     /// The same for HTTP/1, which servers speak when nothing is agreed on.
     pub(crate) async fn wrap_http1(&self, pipe: Box<dyn Pipe>, name: &str) -> Result<Box<dyn Pipe>, String> {
-        Ok(Box::new(self.connect(pipe, name, &[]).await?))
+        Ok(Box::new(Heard(self.connect(pipe, name, &[]).await?)))
     }
 
     async fn connect(
@@ -94,7 +95,7 @@ impl TlsDialler {
         let name = self.server_name.as_deref().unwrap_or(name).trim_end_matches('.');
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| failed(format_args!("{name:?} is no host name: no certificate can carry it")))?;
-        TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(failed)
+        TlsConnector::from(Arc::new(config)).connect(name, pipe).await.map_err(|why| failed(worded(why)))
     }
 
     fn config(&self, protocols: &[&[u8]]) -> Result<ClientConfig, String> {

@@ -154,13 +154,15 @@ fn a_client_shows_its_certificate_when_asked() {
     run(async {
         let office = Office::new();
         let server = office.server("server", true).await;
-        fails(&server, office.trusting()).await;
+        let error = fails(&server, office.trusting()).await;
+        assert!(error.message().contains("remote error: tls: certificate required"), "{}", error.message());
         let with = |name: &str| Secure {
             cert: office.path(&format!("{name}.crt")),
             key: office.path(&format!("{name}.key")),
             ..office.trusting()
         };
-        fails(&server, with("self")).await;
+        let error = fails(&server, with("self")).await;
+        assert!(error.message().contains("remote error: tls: "), "{}", error.message());
         works(&server, with("client")).await;
     });
 }
