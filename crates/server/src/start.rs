@@ -108,10 +108,41 @@ pub fn greet(config: &Config, is_bare: bool) {
     }
     let first = config.addresses.listen_client.first().map_or("", Url::as_str);
     let endpoints = if first == "http://localhost:2379" { String::new() } else { format!(" --endpoints={first}") };
+    let called = std::env::args().next().unwrap_or_default();
+    let etcdctl = etcdctl_beside(&called);
     eprintln!(
-        "\n  Milepost {} is ready and speaks etcd {}.\n    clients  {first}\n    data     {}\n    try      etcdctl put greeting hello{endpoints}\n    stop     Ctrl-C\n    more     --help\n",
+        "\n  Milepost {} is ready and speaks etcd {}.\n    clients  {first}\n    data     {}\n    try      {etcdctl} put greeting hello{endpoints}\n    stop     Ctrl-C\n    more     --help\n",
         env!("CARGO_PKG_VERSION"),
         version::ETCD_VERSION,
         std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone()).display(),
     );
+}
+
+/// How the tool is called by who called the server `called`: under the names of the release it stands beside, under ours
+/// it is a word.
+fn etcdctl_beside(called: &str) -> String {
+    let (folder, name) = called.rsplit_once('/').map_or(("", called), |(folder, name)| (folder, name));
+    match name {
+        "etcd" if folder.is_empty() => "etcdctl".into(),
+        "etcd" => format!("{folder}/etcdctl"),
+        _ => format!("{called} etcdctl"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_command_can_be_typed_as_it_is_shown() {
+        for (called, shown) in [
+            ("etcd", "etcdctl"),
+            ("./etcd", "./etcdctl"),
+            ("/opt/m/etcd", "/opt/m/etcdctl"),
+            ("milepost", "milepost etcdctl"),
+            ("target/release/milepost", "target/release/milepost etcdctl"),
+        ] {
+            assert_eq!(etcdctl_beside(called), shown);
+        }
+    }
 }
