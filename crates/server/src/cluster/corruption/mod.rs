@@ -80,13 +80,15 @@ pub struct Checker<'a, M: Members> {
     log: &'a dyn Log,
     /// Compactions up to here are the same everywhere.
     checked: i64,
+    /// The last compaction that was not, and who is suspected since.
+    suspected: Option<(i64, BTreeSet<MemberId>)>,
 }
 
 impl<'a, M: Members> Checker<'a, M> {
     /// Nothing is compared yet.
     #[must_use]
     pub fn new(members: M, log: &'a dyn Log) -> Self {
-        Self { members, log, checked: 0 }
+        Self { members, log, checked: 0, suspected: None }
     }
 
     fn own(&self) -> (&'static str, Value) {
@@ -347,6 +349,7 @@ impl<'a, M: Members> Checker<'a, M> {
         if compared == others {
             self.log.info("successfully checked hash on whole cluster", &fields);
             self.checked = self.checked.max(hash.hash_revision);
+            self.suspected = None;
             return true;
         }
         fields.push(("number-of-peers", Value::from(others)));
@@ -356,20 +359,25 @@ impl<'a, M: Members> Checker<'a, M> {
     }
 
     /// Raises the alarm for those of `suspects` that differ at another revision than `revision`, too. Who cannot be compared there now
-    /// is compared again at the next round.
-    fn confirm(&self, revision: i64, suspects: &BTreeSet<MemberId>, leader: &[(&'static str, Value)]) {
+    /// is compared again at the next round. Where a compaction has left no other revision, what an earlier round has found at
+    /// an earlier compaction counts.
+    fn confirm(&mut self, revision: i64, suspects: &BTreeSet<MemberId>, leader: &[(&'static str, Value)]) {
         self.log.warn(AGAIN, &[("peer-ids", shown(suspects))]);
-        let hash = match self.another(revision) {
-            Ok(Some(hash)) => hash,
-            Ok(None) => return,
-            Err(why) => return self.log.warn("failed to check hash KV", &[("error", why.into())]),
+        let earlier = self.suspected.replace((revision, suspects.clone()));
+        let again = match (self.another(revision), earlier) {
+            (Ok(Some(hash)), _) => {
+                let others = self.members.others(hash.hash_revision);
+                let groups = self.group(&hash, &others);
+                if groups.len() == 1 {
+                    return;
+                }
+                wrong(&groups, others.len() + 1)
+            }
+            (Ok(None), Some((before, suspected))) if before != revision => suspected,
+            (Ok(None), _) => return,
+            (Err(why), _) => return self.log.warn("failed to check hash KV", &[("error", why.into())]),
         };
-        let others = self.members.others(hash.hash_revision);
-        let groups = self.group(&hash, &others);
-        if groups.len() == 1 {
-            return;
-        }
-        let confirmed: Vec<MemberId> = suspects.intersection(&wrong(&groups, others.len() + 1)).copied().collect();
+        let confirmed: Vec<MemberId> = suspects.intersection(&again).copied().collect();
         if confirmed.contains(&NOBODY) {
             let message = "Detected compaction hash mismatch but cannot identify the corrupted members, so intentionally set the memberID as 0";
             self.log.error(message, leader);

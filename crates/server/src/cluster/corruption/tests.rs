@@ -218,3 +218,26 @@ fn the_minority_is_wrong_if_there_is_one() {
         assert!(log.has("Detected compaction hash mismatch") && log.has("comparing again"));
     }
 }
+
+/// Each compaction is up to the newest revision, so that there is no other one to compare.
+#[test]
+fn an_earlier_compaction_confirms_a_later_one() {
+    let round = |made: &Made, checker: &mut Checker<'_, &Made>, revision: i64, holds: Holds| {
+        made.newest.set(revision);
+        made.compacted.set(revision - 1);
+        *made.kept.borrow_mut() = vec![hash(revision, revision - 1)];
+        made.others.borrow_mut()[0].1 = holds;
+        checker.compactions();
+    };
+    let (made, log) = (Made::new(&[(2, Holds::Same), (3, Holds::Same)]), Lines::default());
+    let mut checker = Checker::new(&made, &log);
+    for revision in [11, 11] {
+        round(&made, &mut checker, revision, Holds::Always(1));
+        assert!(made.raised.borrow().is_empty(), "one revision alone");
+    }
+    round(&made, &mut checker, 12, Holds::Same);
+    round(&made, &mut checker, 13, Holds::Always(1));
+    assert!(made.raised.borrow().is_empty(), "it was the same in between");
+    round(&made, &mut checker, 14, Holds::Always(1));
+    assert_eq!(*made.raised.borrow(), [2]);
+}
