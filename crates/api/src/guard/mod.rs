@@ -32,9 +32,16 @@ const ENHANCE_YOUR_CALM: u8 = 0xb;
 /// How long a client that is sent away may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Bytes that are read before those have a turn who take in what was read. h2 keeps each frame until then, in a place
+/// that never shrinks and has many times the size of a small frame: a burst of a thousand would cost its connection 300 KB
+/// for good.
+const BURST_BYTES: usize = 8 * 1024;
+
 /// A client's socket, with bounds.
 pub(crate) struct Guarded<I> {
     io: I,
+    /// Bytes read since the last turn of others.
+    burst: usize,
     debt: Arc<Debt>,
     stage: Stage,
     /// What we send, unless it is HTTP/1.
@@ -60,7 +67,7 @@ impl<I> Guarded<I> {
     pub(crate) fn new(io: I, greeting: Duration, ping_distance: Option<Duration>, debt: Arc<Debt>) -> Self {
         let patience = Box::pin(tokio::time::sleep(greeting));
         let stage = Stage::Greeting { matched: 0, patience, ping_distance };
-        Self { io, debt, stage, outbound: Walk::default() }
+        Self { io, burst: 0, debt, stage, outbound: Walk::default() }
     }
 
     /// The client sent `bytes`.
@@ -167,11 +174,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<I> {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if this.burst >= BURST_BYTES {
+            this.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = out.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, out) else {
+            this.burst = 0;
+            return Poll::Pending;
+        };
+        read?;
         if matches!(this.stage, Stage::Http1) {
             return Poll::Ready(Ok(()));
         }
+        this.burst += out.filled().len() - before;
         match this.received(&out.filled()[before..]) {
             None => Poll::Ready(Ok(())),
             Some(verdict) => {
