@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Committed entries that may wait to be applied before new proposals are refused. Source: etcd `maxGapBetweenApplyAndCommitIndex`.
-const GAP_MAX: u64 = 5_000;
+pub(crate) const GAP_MAX: u64 = 5_000;
 /// Bytes of proposals that may be without an answer: bounds memory where etcd has only the count of entries.
 const PROPOSED_BYTES_MAX: u64 = 256 << 20;
 

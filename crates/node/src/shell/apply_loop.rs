@@ -194,6 +194,11 @@ impl ApplyLoop {
         }
         self.waiting = waiting;
         self.answers.deliver();
+        // After the positions of this batch: see the keeper, and `Shared::is_applied_or_tell`.
+        fence(Ordering::SeqCst);
+        if self.shared.is_applied_wanted() {
+            urgent = Some(self.shared.applied());
+        }
         if let Some(index) = urgent {
             self.tell(Command::Applied(index));
         }
@@ -379,8 +384,6 @@ impl ApplyLoop {
     }
 
     fn ask_for_snapshot_point(&mut self) {
-        // After the positions of this batch: see the keeper.
-        fence(Ordering::SeqCst);
         if self.shared.point_waits.swap(false, Ordering::SeqCst) {
             // A closed queue: the node stops.
             let _ = self.shared.to_keeper.push(KeeperJob::SnapshotPoint);

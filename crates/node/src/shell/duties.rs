@@ -17,9 +17,13 @@ use milepost_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, Clus
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Leases proposed to be revoked at one look, and the distance between proposed and applied above which no more are:
-/// thousands per second, without a queue in front of clients' requests.
-const REVOKES_MAX: usize = 4_096;
+/// Leases proposed to be revoked at one look. The next ones follow when everything before these is applied, so at most
+/// twice as many are on their way: tens of thousands per second, without a queue in front of clients' requests.
+const REVOKES_MAX: usize = 1_024;
+
+// Many leases that end together are no reason to refuse clients for what waits to be applied.
+const _: () = assert!((REVOKES_MAX as u64) * 4 < crate::node::GAP_MAX, "room for clients beside the leases' ends");
+
 /// Before a duty that failed is tried again. etcd tries to publish again after its request timeout.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -68,6 +72,8 @@ pub(crate) struct Duties {
     election_timeout: Duration,
     next_leases: Duration,
     lease_interval: Duration,
+    /// The log's last entry when leases were last proposed to be revoked.
+    revokes_after: u64,
     sink: Arc<DutySinks>,
 }
 
@@ -126,6 +132,7 @@ impl Duties {
             election_timeout: config.election_timeout(),
             next_leases: now,
             lease_interval: config.heartbeat,
+            revokes_after: 0,
             sink: Arc::new(DutySinks { shared: Arc::downgrade(shared) }),
         }
     }
@@ -270,8 +277,8 @@ impl Duties {
     }
 
     fn end_leases(&mut self, now: Duration, standing: &Standing, shared: &Shared, out: &mut Vec<OwnProposal>) {
-        let under_way = standing.last.saturating_sub(shared.applied());
-        if now < self.next_leases || under_way > REVOKES_MAX as u64 {
+        // Another leader may have cut the log below where it ended then.
+        if now < self.next_leases || !shared.is_applied_or_tell(self.revokes_after.min(standing.last)) {
             return;
         }
         self.next_leases = now + self.lease_interval;
@@ -280,6 +287,9 @@ impl Duties {
         shared.metrics.lease_expired_total.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         for id in expired {
             self.propose(shared, None, Request::LeaseRevoke(LeaseRevokeRequest { id: id.0 }), out);
+        }
+        if count > 0 {
+            self.revokes_after = standing.last;
         }
         if count == REVOKES_MAX as u64 {
             // There are more: look again as soon as these are through.

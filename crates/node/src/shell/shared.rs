@@ -22,7 +22,7 @@ use milepost_types::{ClusterId, MemberId};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// Why a node no longer runs.
@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub membership: Mutex<Vec<MembershipAt>>,
     /// A snapshot point waits for the apply thread to note what the store has already.
     pub point_waits: AtomicBool,
+    /// The Raft thread waits for this entry to be applied; `u64::MAX`: for none.
+    pub applied_wanted: AtomicU64,
     pub leader_watchers: Mutex<Vec<LeaderWatcher>>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -155,6 +157,7 @@ impl Shared {
             log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
             point_waits: AtomicBool::new(false),
+            applied_wanted: AtomicU64::new(u64::MAX),
             leader_watchers: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
@@ -172,6 +175,23 @@ impl Shared {
 
     pub fn applied(&self) -> u64 {
         self.positions.applied.load(Ordering::Acquire)
+    }
+
+    /// Is the entry at `index` applied? If not, the Raft thread is told when it is.
+    pub fn is_applied_or_tell(&self, index: u64) -> bool {
+        if self.applied() >= index {
+            return true;
+        }
+        self.applied_wanted.store(index, Ordering::SeqCst);
+        // Pairs with the fence of the apply thread, which stores its position and then looks at this wish.
+        fence(Ordering::SeqCst);
+        self.applied() >= index
+    }
+
+    /// Is somebody to be told that so much is applied? Once.
+    pub fn is_applied_wanted(&self) -> bool {
+        let wanted = self.applied_wanted.load(Ordering::Relaxed);
+        wanted <= self.applied() && self.applied_wanted.swap(u64::MAX, Ordering::Relaxed) != u64::MAX
     }
 
     /// Is the reserve of log or store used up? What is committed still fits; nothing more should be put.

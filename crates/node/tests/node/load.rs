@@ -43,42 +43,52 @@ fn reads_wait_for_what_was_committed_before_them() {
     }
 }
 
+/// More of them than may wait to be applied: nobody else is refused for their sake.
 #[test]
 fn leases_end_by_themselves() {
+    const LEASES: i64 = 12_000;
     let mut home = Home::new();
-    home.config.machine.min_lease_ttl = 1;
+    home.config.machine.min_lease_ttl = 2;
     let node = home.ready();
-    for id in 1..=3_000 {
-        let request = Request::LeaseGrant(LeaseGrantRequest { ttl: 1, id });
-        let (sink, _) = answers();
-        let request_id = node.next_request_id();
-        node.propose(request_id, encode(request_id, request), waiter(&sink, 1));
+    let (sink, granted) = answers();
+    for ids in (1..=LEASES).collect::<Vec<_>>().chunks(2_000) {
+        for &id in ids {
+            let request = Request::LeaseGrant(LeaseGrantRequest { ttl: 2, id });
+            let request_id = node.next_request_id();
+            node.propose(request_id, encode(request_id, request), waiter(&sink, 1));
+        }
+        for _ in ids {
+            let (_, answer) = granted.recv_timeout(PATIENCE).expect("an answer");
+            assert!(matches!(answer, Completion::Reply(Ok(_))), "{answer:?}");
+        }
     }
-    let mut with_lease = put("leased", "x");
-    if let Request::Put(put) = &mut with_lease {
-        put.lease = 3_000;
-    }
-    reply(&node, with_lease).expect("applied");
-    let (sink, gone) = answers();
-    // A lease that is gone cannot hold a key: ask until that is so.
+    let (sink, answers) = answers();
     let start = std::time::Instant::now();
-    loop {
-        let mut probe = put("probe", "x");
-        if let Request::Put(put) = &mut probe {
-            put.lease = 3_000;
-        }
+    while !node.lessor().is_empty() {
+        assert!(start.elapsed() < PATIENCE, "{} leases are left", node.lessor().len());
         let id = node.next_request_id();
-        node.propose(id, encode(id, probe), waiter(&sink, 1));
-        let (_, answer) = gone.recv_timeout(PATIENCE).expect("an answer");
-        if matches!(answer, Completion::Reply(Err(_))) {
-            break;
-        }
+        node.propose(id, encode(id, put("probe", "x")), waiter(&sink, 1));
+        let (_, answer) = answers.recv_timeout(PATIENCE).expect("an answer");
+        assert!(matches!(answer, Completion::Reply(Ok(_))), "{answer:?}");
+    }
+    assert!(node.metrics().lease_expired_total.load(Ordering::Relaxed) >= LEASES as u64);
+}
+
+#[test]
+fn the_end_of_a_lease_takes_its_keys_along() {
+    let mut home = Home::new();
+    home.config.machine.min_lease_ttl = 2;
+    let node = home.ready();
+    reply(&node, Request::LeaseGrant(LeaseGrantRequest { ttl: 2, id: 7 })).expect("granted");
+    let leased = |key| match put(key, "x") {
+        Request::Put(put) => Request::Put(milepost_proto::etcdserverpb::PutRequest { lease: 7, ..put }),
+        other => other,
+    };
+    reply(&node, leased("leased")).expect("applied");
+    let start = std::time::Instant::now();
+    // A lease that is gone cannot hold a key: ask until that is so.
+    while reply(&node, leased("probe")).is_ok() {
         assert!(start.elapsed() < PATIENCE, "the lease never ended");
     }
     assert_eq!(get(&node, "leased").count, 0, "its key went with it");
-    while !node.lessor().is_empty() {
-        assert!(start.elapsed() < PATIENCE, "{} leases are left", node.lessor().len());
-        get(&node, "leased");
-    }
-    assert!(node.metrics().lease_expired_total.load(Ordering::Relaxed) >= 3_000);
 }
