@@ -14,21 +14,30 @@ use tokio_rustls::rustls::{self, AlertDescription};
 use crate::dial::Pipe;
 
 /// A stream whose errors name the alert, in Go's words.
-pub(crate) struct Heard(pub(crate) TlsStream<Box<dyn Pipe>>);
+pub(crate) struct Attentive {
+    stream: TlsStream<Box<dyn Pipe>>,
+    /// Every error after an alert is its consequence.
+    alert: Option<AlertDescription>,
+}
 
-impl Heard {
-    /// Why a write failed: what the other end said before it went, or else `error`.
+impl Attentive {
+    pub(crate) fn new(stream: TlsStream<Box<dyn Pipe>>) -> Attentive {
+        Attentive { stream, alert: None }
+    }
+
+    /// Why nothing can be written: what the other end said before it went, or else `error`.
     fn reason(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
         let mut bytes = [0; 1024];
-        loop {
+        while self.alert.is_none() {
             let mut buf = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.0).poll_read(cx, &mut buf) {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                 // Data of a connection that is lost.
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
-                Poll::Ready(Err(heard)) if alert(&heard).is_some() => return worded(heard),
+                Poll::Ready(Err(heard)) if alert(&heard).is_some() => self.alert = alert(&heard),
                 _ => return error,
             }
         }
+        self.alert.map_or(error, |alert| worded(io::Error::other(rustls::Error::AlertReceived(alert))))
     }
 }
 
@@ -57,15 +66,18 @@ pub(crate) fn worded(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("remote error: tls: {text}"))
 }
 
-impl AsyncRead for Heard {
+impl AsyncRead for Attentive {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf).map_err(worded)
+        Pin::new(&mut self.stream).poll_read(cx, buf).map_err(|error| {
+            self.alert = self.alert.or_else(|| alert(&error));
+            worded(error)
+        })
     }
 }
 
-impl AsyncWrite for Heard {
+impl AsyncWrite for Attentive {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf).map_err(|error| self.reason(cx, error))
+        Pin::new(&mut self.stream).poll_write(cx, buf).map_err(|error| self.reason(cx, error))
     }
 
     fn poll_write_vectored(
@@ -73,18 +85,19 @@ impl AsyncWrite for Heard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs).map_err(|error| self.reason(cx, error))
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs).map_err(|error| self.reason(cx, error))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(|error| self.reason(cx, error))
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(|error| self.reason(cx, error))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        // HTTP/2 closes after an error, and shows the error of that instead of the first.
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(|error| self.reason(cx, error))
     }
 }

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-use crate::alert::{Heard, worded};
+use crate::alert::{Attentive, worded};
 use crate::config::Secure;
 use crate::dial::Pipe;
 
@@ -76,12 +76,12 @@ impl TlsDialler {
         if stream.get_ref().1.alpn_protocol() != Some(H2) {
             return Err(failed("credentials: cannot check peer: missing selected ALPN property"));
         }
-        Ok(Box::new(Heard(stream)))
+        Ok(Box::new(Attentive::new(stream)))
     }
 
     /// The same for HTTP/1, which servers speak when nothing is agreed on.
     pub(crate) async fn wrap_http1(&self, pipe: Box<dyn Pipe>, name: &str) -> Result<Box<dyn Pipe>, String> {
-        Ok(Box::new(Heard(self.connect(pipe, name, &[]).await?)))
+        Ok(Box::new(Attentive::new(self.connect(pipe, name, &[]).await?)))
     }
 
     async fn connect(
