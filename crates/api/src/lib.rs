@@ -33,6 +33,7 @@ mod handlers;
 mod http;
 mod listen;
 mod metrics;
+mod ration;
 mod status;
 mod tls;
 mod wire;

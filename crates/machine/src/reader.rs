@@ -71,6 +71,14 @@ impl Reader {
         Ok(kv::range::range(&self.view(), request, true)?)
     }
 
+    /// Answers the same, encoded; the request [`crate::is_list`].
+    ///
+    /// # Errors
+    /// As [`Reader::range`].
+    pub fn list(&self, request: &pb::RangeRequest) -> Result<kv::list::List, Error> {
+        Ok(kv::list::list(&self.view(), request)?)
+    }
+
     /// Answers the same in pieces; the request has passed [`crate::validate::range_stream`].
     #[must_use]
     pub fn range_stream(&self, request: pb::RangeRequest) -> RangeStream {

@@ -123,7 +123,7 @@ async fn answer(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) ->
     door.metrics.client(NO_VERSION, false);
     let mut accounting = Accounting::start(door, method, call.started);
     let answered = crate::grpc::answer(door, method, call, request, &mut accounting);
-    let mut framed = match call.deadline {
+    let framed = match call.deadline {
         None => answered.await?,
         // The handlers' own look at it is coarse, and some have none.
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), answered).await {
@@ -131,7 +131,7 @@ async fn answer(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) ->
             Err(_) => return Err(status::DEADLINE),
         },
     };
-    Ok(framed.split_off(wire::PREFIX_BYTES))
+    Ok(framed.joined().split_off(wire::PREFIX_BYTES))
 }
 
 /// The gateway names no version of its clients, as etcd's.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use super::wire::Framed;
 use crate::config::PeerBody;
 use crate::guard::Debt;
 use crate::status::{Code, Status};
@@ -22,7 +23,7 @@ pub(crate) enum ReplyBody {
     /// Plain bytes of an HTTP answer.
     Plain(Bytes),
     /// One message, then status OK.
-    Unary(Bytes),
+    Unary(Framed),
     /// The OK after a unary message.
     Trailers,
     /// Messages as they come.
@@ -36,8 +37,11 @@ pub(crate) enum ReplyBody {
 impl ReplyBody {
     /// Counts a whole answer until it is written. What is made while it is sent is not made for who does not take it.
     pub(crate) fn owe(&mut self, debt: &Arc<Debt>) {
-        if let Self::Plain(bytes) | Self::Unary(bytes) = self {
-            *bytes = debt.owe(std::mem::take(bytes));
+        let owe = |bytes: &mut Bytes| *bytes = debt.owe(std::mem::take(bytes));
+        match self {
+            Self::Plain(bytes) => owe(bytes),
+            Self::Unary(message) => message.pieces_mut().for_each(owe),
+            _ => {}
         }
     }
 }
@@ -83,10 +87,12 @@ impl Body for ReplyBody {
                 *self = Self::Empty;
                 Frame::data(bytes)
             }
-            Self::Unary(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *self = Self::Trailers;
-                Frame::data(bytes)
+            Self::Unary(message) => {
+                let (piece, is_last) = message.next();
+                if is_last {
+                    *self = Self::Trailers;
+                }
+                Frame::data(piece)
             }
             Self::Trailers => {
                 *self = Self::Empty;

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method as HttpMethod, Request, StatusCode};
 use hyper::body::Incoming;
+use milepost_machine::is_list;
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
 use super::reply::{self, Reply, ReplyBody, StreamBody};
 use super::stream::{Accounting, Driven, Inlet, Requests};
-use super::wire::{self, Messages};
+use super::wire::{self, Framed, Messages};
 use super::{Method, Shape, slow};
 use crate::call::{self, Call};
 use crate::door::Door;
@@ -134,7 +135,7 @@ pub(crate) async fn answer(
     call: &Call,
     request: Bytes,
     accounting: &mut Accounting,
-) -> Result<Bytes, Status> {
+) -> Result<Framed, Status> {
     let asked = request.clone();
     door.metrics.received(method, asked.len());
     let result = handle(door, method, call, request).await;
@@ -187,16 +188,19 @@ where
     if answer.encoded_len() <= SHORT_BYTES { wire::encode(&answer) } else { encode_long(answer).await }
 }
 
-async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Bytes, Status> {
+async fn handle(door: &Rc<Door>, method: Method, call: &Call, request: Bytes) -> Result<Framed, Status> {
     match method {
-        Method::Put => ask(door, call, request, kv::put).await,
+        Method::Put => ask(door, call, request, kv::put).await.map(Framed::from),
         Method::Range => {
             let request: RangeRequest = wire::decode(request)?;
             door.admit(call, request.serializable)?;
-            encode_list(kv::range(door, call, request).await?).await
+            if is_list(&request) {
+                return Box::pin(kv::list(door, call, request)).await;
+            }
+            encode_list(kv::range(door, call, request).await?).await.map(Framed::from)
         }
         // The rest is rarer: boxed, so that its state does not weigh on every put.
-        _ => Box::pin(handle_rare(door, method, call, request)).await,
+        _ => Box::pin(handle_rare(door, method, call, request)).await.map(Framed::from),
     }
 }
 

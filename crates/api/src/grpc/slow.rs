@@ -12,16 +12,20 @@ use pb::compare::{CompareTarget, TargetUnion};
 use pb::range_request::{SortOrder, SortTarget};
 use pb::request_op::Request as Op;
 
-use super::{Method, wire};
+use super::Method;
+use super::wire::{self, Framed};
 use crate::config::SlowCall;
 
 /// A report on a call of `method`; `answer` is framed, and absent if the call failed.
-pub(crate) fn report(method: Method, took: Duration, request: &Bytes, answer: Option<&Bytes>) -> SlowCall {
-    let answer = answer.map(|framed| framed.slice(wire::PREFIX_BYTES..));
+pub(crate) fn report(method: Method, took: Duration, request: &Bytes, framed: Option<&Framed>) -> SlowCall {
+    // In one piece, unless it is a list that has been counted.
+    let listed = framed.and_then(Framed::listed);
+    let whole = framed.filter(|_| listed.is_none()).map(Framed::joined);
+    let answer = whole.map(|whole| whole.slice(wire::PREFIX_BYTES..));
     let (request_count, request_bytes, response_count, content) = match method {
         Method::Range => {
-            let found = read::<pb::RangeResponse>(answer.as_ref()).map_or(0, |found| found.count);
-            (0, signed(request.len()), found, read(Some(request)).map(|range| of_range(&range)))
+            let found = || read::<pb::RangeResponse>(answer.as_ref()).map_or(0, |found| found.count);
+            (0, signed(request.len()), listed.unwrap_or_else(found), read(Some(request)).map(|range| of_range(&range)))
         }
         Method::Put => (1, signed(request.len()), 0, read(Some(request)).map(|put| of_put(&put))),
         Method::DeleteRange => {
@@ -38,7 +42,8 @@ pub(crate) fn report(method: Method, took: Duration, request: &Bytes, answer: Op
         // etcd counts these alone.
         _ => (-1, -1, -1, None),
     };
-    let response_bytes = if request_bytes < 0 { -1 } else { answer.map_or(0, |answer| signed(answer.len())) };
+    let response_bytes =
+        if request_bytes < 0 { -1 } else { framed.map_or(0, |framed| signed(framed.len() - wire::PREFIX_BYTES)) };
     SlowCall {
         method: method.names().path,
         took,
@@ -213,7 +218,7 @@ mod tests {
         };
         let answer = wire::encode(&pb::TxnResponse { succeeded: true, ..Default::default() }).unwrap();
         let request = Bytes::from(txn.encode_to_vec());
-        let call = report(Method::Txn, Duration::from_secs(1), &request, Some(&answer));
+        let call = report(Method::Txn, Duration::from_secs(1), &request, Some(&answer.into()));
         let text = "compare:<target:VALUE key:\"a\" value_size:6> success:<request_put:<key:\"b\" value_size:6>> \
             failure:<request_range:{key:\"c\" sort_order:DESCEND}>";
         assert_eq!((call.content.as_str(), call.request_count, call.response_bytes), (text, 1, 2));

@@ -2,13 +2,16 @@
 //!
 //! Messages are cut out of the buffers they arrived in; only one that spans several HTTP/2 frames is copied together.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
-use milepost_proto::Message;
+use milepost_machine::{LIST_ROOM, List};
+use milepost_proto::etcdserverpb::ResponseHeader;
+use milepost_proto::{Message, prost};
 
 use crate::status::{self, Code, Status};
 
@@ -190,6 +193,85 @@ pub(crate) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
     Ok(out.freeze())
 }
 
+/// An encoded message with its prefix, in one piece or several.
+#[derive(Clone, Debug)]
+pub(crate) struct Framed {
+    first: Bytes,
+    rest: VecDeque<Bytes>,
+    length: usize,
+    /// Of a list: keys in the whole range.
+    listed: Option<i64>,
+}
+
+impl From<Bytes> for Framed {
+    fn from(first: Bytes) -> Self {
+        Self { length: first.len(), first, rest: VecDeque::new(), listed: None }
+    }
+}
+
+impl Framed {
+    /// The message of a list with `header`, its pieces as `hold` gives them back.
+    ///
+    /// # Errors
+    /// As [`check_length`].
+    pub(crate) fn list(
+        header: &ResponseHeader,
+        mut list: List,
+        hold: impl FnOnce(Vec<Vec<u8>>) -> VecDeque<Bytes>,
+    ) -> Result<Self, Status> {
+        let header_bytes = prost::encoding::message::encoded_len(HEADER_FIELD, header);
+        let length = header_bytes + list.pieces.iter().map(Vec::len).sum::<usize>() - LIST_ROOM;
+        check_length(length)?;
+        let start = LIST_ROOM - PREFIX_BYTES - header_bytes;
+        let mut head = &mut list.pieces[0][start..LIST_ROOM];
+        set_length(head, length);
+        head = &mut head[PREFIX_BYTES..];
+        prost::encoding::message::encode(HEADER_FIELD, header, &mut head);
+        let mut rest = hold(list.pieces);
+        let mut first = rest.pop_front().unwrap_or_default();
+        first.advance(start);
+        Ok(Self { first, rest, length: PREFIX_BYTES + length, listed: Some(list.count) })
+    }
+
+    /// Of a list: how many keys its range holds.
+    pub(crate) const fn listed(&self) -> Option<i64> {
+        self.listed
+    }
+
+    /// Bytes of all pieces.
+    pub(crate) const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// All of it in one piece.
+    pub(crate) fn joined(&self) -> Bytes {
+        if self.rest.is_empty() {
+            return self.first.clone();
+        }
+        let mut whole = BytesMut::with_capacity(self.length);
+        whole.extend_from_slice(&self.first);
+        self.rest.iter().for_each(|piece| whole.extend_from_slice(piece));
+        whole.freeze()
+    }
+
+    /// The next piece to send, and whether it is the last.
+    pub(crate) fn next(&mut self) -> (Bytes, bool) {
+        let next = self.rest.pop_front();
+        let is_last = next.is_none();
+        (std::mem::replace(&mut self.first, next.unwrap_or_default()), is_last)
+    }
+
+    /// Every piece.
+    pub(crate) fn pieces_mut(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        std::iter::once(&mut self.first).chain(&mut self.rest)
+    }
+}
+
+/// Number of the field `header` in every answer of etcd's.
+const HEADER_FIELD: u32 = 1;
+// Tag and length, and four numbers of eleven bytes at most with theirs.
+const _: () = assert!(PREFIX_BYTES + 2 + 4 * 11 <= LIST_ROOM);
+
 /// Appends `message` with its prefix to `out`.
 pub(crate) fn append<M: Message>(message: &M, out: &mut BytesMut) {
     let length = message.encoded_len();
@@ -221,6 +303,8 @@ mod tests {
     use std::task::Waker;
 
     use http_body::Frame;
+    use milepost_proto::etcdserverpb::RangeResponse;
+    use milepost_proto::mvccpb::KeyValue;
 
     use super::*;
 
@@ -292,6 +376,29 @@ mod tests {
         assert_eq!(all(&[1, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
         assert_eq!(all(&[9, 0, 0, 0, 0], 9, 10)[0].as_ref().unwrap_err().code, Code::Internal);
         assert!(all(&[], 1, 10).is_empty());
+    }
+
+    #[test]
+    fn a_list_gets_its_header_in_front() {
+        for header in [
+            ResponseHeader::default(),
+            ResponseHeader { cluster_id: u64::MAX, member_id: u64::MAX, revision: -1, raft_term: u64::MAX },
+        ] {
+            let kvs = vec![KeyValue { key: "k".into(), value: vec![7; 300].into(), ..KeyValue::default() }];
+            let response = RangeResponse { header: None, kvs, more: true, count: 7 };
+            let body = response.encode_to_vec();
+            let pieces = vec![[&[0; LIST_ROOM][..], &body[..200]].concat(), body[200..].to_vec()];
+            let list = List { revision: 9, pieces, keys: 1, count: 7 };
+            let mut framed =
+                Framed::list(&header, list, |pieces| pieces.into_iter().map(Bytes::from).collect()).unwrap();
+            let expected = encode(&RangeResponse { header: Some(header), ..response }).unwrap();
+            assert_eq!((framed.joined(), framed.len(), framed.listed()), (expected.clone(), expected.len(), Some(7)));
+            let (first, is_last) = framed.next();
+            assert!(!is_last);
+            let (second, is_last) = framed.next();
+            assert!(is_last);
+            assert_eq!([first, second].concat(), expected);
+        }
     }
 
     #[test]

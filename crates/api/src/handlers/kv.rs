@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Instant;
 
-use milepost_machine::{Error, RangeStream, Reply, cost, validate};
-use milepost_mvcc::RangeOptions;
+use bytes::Bytes;
+use milepost_machine::{Error, RangeStream, Reply, cost, is_list, validate};
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
@@ -17,7 +17,7 @@ use crate::call::Call;
 use crate::door::{Door, confused};
 use crate::grpc::{Stage, wire};
 use crate::status::{self, Code, Status};
-use crate::workers;
+use crate::{ration, workers};
 
 /// Ranges of more keys than this are read on a thread of their own, so that one large list does not keep a core's other
 /// clients waiting. Reading this many takes about 100 µs.
@@ -62,6 +62,34 @@ pub(crate) async fn range(
     door.metrics.operations.range.add(1);
     door.complete(&mut response.header);
     Ok(response)
+}
+
+/// The same for a request that [`milepost_machine::is_list`], encoded.
+///
+/// # Errors
+/// As [`range`], and for an answer that is too long for gRPC.
+pub(crate) async fn list(door: &Rc<Door>, call: &Call, request: pb::RangeRequest) -> Result<wire::Framed, Status> {
+    validate::range(&request)?;
+    if !request.serializable {
+        door.read_barrier(call).await?;
+    }
+    let reader = door.reader();
+    let turn = if is_long_range(reader, &request) { Some(ration::turn().await) } else { None };
+    let started = Instant::now();
+    let read = match &turn {
+        None => reader.list(&request),
+        Some(_) => {
+            let reader = reader.clone();
+            workers::apart(move || reader.list(&request)).await?
+        }
+    };
+    door.metrics.ranges[usize::from(read.is_ok())].observe(started.elapsed());
+    let list = read?;
+    door.metrics.operations.range.add(1);
+    wire::Framed::list(&door.header(list.revision).unwrap_or_default(), list, |pieces| match turn {
+        Some(turn) => turn.hold(pieces).collect(),
+        None => pieces.into_iter().map(Bytes::from).collect(),
+    })
 }
 
 /// The same in pieces; the last one carries the header.
@@ -216,15 +244,15 @@ async fn read<Q: Send + 'static, A: Send + 'static>(
     Ok(workers::apart(move || answer(&reader, &request)).await??)
 }
 
-/// Does it touch many keys? The count alone touches every key of the range, whatever the limit.
+/// Does it touch many keys? What a range holds beyond its limit is not touched to be counted, save at old revisions.
 fn is_long_range(reader: &milepost_machine::Reader, request: &pb::RangeRequest) -> bool {
-    if request.range_end.is_empty() {
+    let is_page = is_list(request) && (1..=SHORT_KEYS as i64).contains(&request.limit);
+    if request.range_end.is_empty() || (request.revision <= 0 && (is_page || request.count_only)) {
         return false;
     }
-    let probe = RangeOptions { limit: SHORT_KEYS + 1, count: false, values: false };
     let keys = KeyRange::from_wire(&request.key, &request.range_end);
     // An error is found again, and reported, by the read itself.
-    reader.store().view().range(keys, request.revision, probe).is_ok_and(|found| found.records.len() > SHORT_KEYS)
+    reader.store().view().is_longer(keys, request.revision, SHORT_KEYS).unwrap_or(false)
 }
 
 fn is_long_txn(reader: &milepost_machine::Reader, request: &pb::TxnRequest) -> bool {

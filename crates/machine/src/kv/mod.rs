@@ -3,6 +3,7 @@
 //! Everything here works on "a state that can be read" ([`Keys`]): a published view for local reads, or the change of
 //! the entry being applied, which sees its own writes.
 
+pub(crate) mod list;
 mod put;
 pub(crate) mod range;
 pub(crate) mod stream;

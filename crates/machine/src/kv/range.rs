@@ -64,7 +64,7 @@ pub(crate) fn range(
 }
 
 /// How many keys to take from the store: one above the limit tells whether there are more; 0 = all.
-fn fetch_limit(request: &pb::RangeRequest) -> usize {
+pub(crate) fn fetch_limit(request: &pb::RangeRequest) -> usize {
     if request.limit <= 0 || !is_default_order(request) || has_revision_bounds(request) {
         return 0;
     }

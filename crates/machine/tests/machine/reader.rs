@@ -8,8 +8,9 @@ use milepost_engine::mem::MemEngine;
 use milepost_machine::member::Bootstrap;
 use milepost_machine::{Config, Entry, EntryKind, Error, Fatal, Machine};
 use milepost_mvcc::{Store, StoreOptions};
-use milepost_proto::etcdserverpb as pb;
+use milepost_proto::{Message, etcdserverpb as pb};
 use milepost_types::{LogIndex, Term};
+use pb::range_request::SortTarget;
 
 use crate::common::{self, Command, Rig, parse};
 
@@ -114,6 +115,33 @@ fn a_cluster_above_our_version_is_not_opened() {
     drop(rig.machine.into_writer());
     let (store, writer, opened) = Store::open(engine, StoreOptions::default()).unwrap();
     assert!(matches!(Machine::open(store, writer, &opened, older), Err(Fatal::VersionTooNew { .. })));
+}
+
+#[test]
+fn a_list_is_the_range_encoded() {
+    let lengths = [1, 100, 8000, 8100, 120_000, 131_000, 140_000, 300_000, 0, 127, 128, 16_383, 16_384];
+    let puts: Vec<String> = lengths.iter().map(|len| format!("put k{len:06} {}", "x".repeat(*len))).collect();
+    let mut lines: Vec<&str> = puts.iter().map(String::as_str).collect();
+    lines.extend(["grant 7 60", "put k000001 other", "put kl leased lease=7", "del k000128"]);
+    let rig = rig(common::config(), &lines);
+    let reader = rig.machine.reader();
+    for (start, end) in [("", "\0"), ("k0001", "l"), ("k000002", "k000128"), ("l", "m"), ("k1", "k0")] {
+        for (limit, revision) in [(0, 0), (1, 0), (3, 0), (12, 0), (13, 0), (14, 0), (0, 9), (5, 9)] {
+            let (key, range_end) = (start.into(), end.into());
+            let request = pb::RangeRequest { key, range_end, limit, revision, ..Default::default() };
+            assert!(milepost_machine::is_list(&request));
+            let expected = reader.range(&request).unwrap();
+            let list = reader.list(&request).unwrap();
+            assert_eq!((list.keys, list.count), (expected.kvs.len(), expected.count));
+            assert_eq!(Some(list.revision), expected.header.as_ref().map(|header| header.revision));
+            let encoded = list.pieces.concat().split_off(milepost_machine::LIST_ROOM);
+            assert!(encoded == pb::RangeResponse { header: None, ..expected }.encode_to_vec(), "{request:?}");
+        }
+    }
+    let sorted = pb::RangeRequest { range_end: "l".into(), sort_target: SortTarget::Mod as i32, ..Default::default() };
+    assert!(!milepost_machine::is_list(&sorted), "sorted after it is cut");
+    let old = pb::RangeRequest { key: "k".into(), range_end: "l".into(), revision: 99, ..Default::default() };
+    assert_eq!(reader.list(&old), Err(Error::FutureRevision));
 }
 
 /// RangeStream reads at one revision however long it takes, until that is compacted.
