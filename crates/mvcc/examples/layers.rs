@@ -2,7 +2,7 @@
 //!
 //! Times are of CPU, so that a busy machine disturbs them little; the last line counts both threads.
 //!
-//! `cargo run --release -p milepost-mvcc --example layers [keys]`
+//! `cargo run --release -p milepost-mvcc --example layers [keys [bytes that may be behind]]`
 
 use std::hint::black_box;
 use std::ops::Bound;
@@ -65,7 +65,10 @@ fn main() {
         LmdbEngine::open(dir.path(), LmdbOptions { check: Some(milepost_mvcc::is_sealed), ..LmdbOptions::default() })
             .expect("open"),
     );
-    let options = StoreOptions { background: false, ..StoreOptions::default() };
+    let own = StoreOptions { background: false, ..StoreOptions::default() };
+    let behind_bytes =
+        std::env::args().nth(2).map_or(own.behind_bytes, |bytes| bytes.parse().expect("a number of bytes"));
+    let options = StoreOptions { behind_bytes, ..own };
     let (store, writer, _) = Store::open(engine.clone(), options.clone()).expect("open");
     let mut load = Load { store, writer, index: 0, rng: SmallRng::seed_from_u64(1), keys };
     for n in 0..keys {

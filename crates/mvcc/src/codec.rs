@@ -9,6 +9,8 @@
 //!   others    the owner's key  → crc │ the owner's value
 //! ```
 //!
+//! `current` may lack what `history` has above a main revision that `meta` names; see `behind.rs`.
+//!
 //! `create`, `previous` and the jumps are written as the distance of their main from the revision before them in that
 //! list, and previous and jumps with their sub. A tombstone has no create, version, lease and value.
 

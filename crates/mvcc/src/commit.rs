@@ -10,7 +10,8 @@ use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
 use crate::hash::{HashKv, Hasher};
-use crate::keys::{self, EngineKey};
+use crate::keys;
+use crate::merge::Merge;
 use crate::shared::Inner;
 use crate::store::{Durable, Work};
 use crate::tables::{Meta, put_row};
@@ -20,6 +21,10 @@ use crate::view::ViewState;
 pub(crate) struct Committer {
     /// As of the newest commit.
     pub committed: Meta,
+    /// Records of `history` above what `current` has: what a start would read again.
+    pub behind_records: u64,
+    /// The merge into `current` in progress.
+    pub merge: Option<Merge>,
     /// Where the compaction in progress goes on.
     pub resume: Option<milepost_types::Revision>,
     /// The hash being taken before the compaction that is due, and what it reads.
@@ -37,8 +42,8 @@ enum Errand {
 }
 
 impl Committer {
-    pub fn new(committed: Meta) -> Self {
-        Self { committed, resume: None, hasher: None, hashed: None }
+    pub fn new(committed: Meta, behind_records: u64) -> Self {
+        Self { committed, behind_records, merge: None, resume: None, hasher: None, hashed: None }
     }
 }
 
@@ -64,7 +69,7 @@ impl Inner {
         let mut core = self.core.lock();
         let mut waited = false;
         while !core.stop {
-            let compacting = core.meta.scheduled > core.meta.finished;
+            let compacting = core.merging || core.meta.scheduled > core.meta.finished;
             let short = self.short_of_space.load(Ordering::Relaxed);
             if self.failed.get().is_some() {
                 self.wake.wait(&mut core);
@@ -100,11 +105,20 @@ impl Inner {
         }
     }
 
-    /// Commits a generation, or else does a step of a compaction. False: nothing to do.
+    /// Commits a generation, or else merges some of what is behind or does a step of a compaction. False: nothing to do.
     pub fn work(&self, flush: bool) -> Result<bool, StoreError> {
         let mut committer = self.committer.lock();
-        let committed = self.commit_next(&mut committer, flush);
-        self.note(committed.and_then(|done| if done { Ok(true) } else { self.compact_some(&mut committer) }))
+        let done = self.work_as(&mut committer, flush);
+        self.plan_merge(&committer);
+        self.note(done)
+    }
+
+    fn work_as(&self, committer: &mut Committer, flush: bool) -> Result<bool, StoreError> {
+        if !self.commit_next(committer, flush)? {
+            return Ok(self.merge_some(committer)? || self.compact_some(committer)?);
+        }
+        self.keep_up(committer)?;
+        Ok(true)
     }
 
     /// Commits the sealed generation, or the active one if it is full or `flush` asks for it.
@@ -119,32 +133,37 @@ impl Inner {
         };
         let Some(generation) = sealed else { return Ok(false) };
         self.make_room(generation.room_needed());
-        let written = self.observed(Work::Commit, || self.commit(&generation));
-        if let Err(StoreError::Engine(error)) = &written
-            && error.is_damage()
-        {
-            // It would fail for ever, and apply wait for ever.
-            return Err(self.fail(&error.to_string()));
-        }
-        written?;
+        let through = committer.committed.through;
+        let written = self.observed(Work::Commit, || self.commit(&generation, through));
+        written.map_err(|error| self.fail_if_damaged(error))?;
         let before = std::mem::replace(&mut committer.committed, generation.rest.lock().meta.clone());
-        committer.committed.finished = before.finished;
+        (committer.committed.finished, committer.committed.through) = (before.finished, through);
+        committer.behind_records += generation.log().len() as u64;
         // The sync of this commit came after the meta page of the one before.
         *self.durable.lock() = Durable { index: before.applied, term: before.term };
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
         self.stats.committed_changes.fetch_add(generation.log().len() as u64, Ordering::Relaxed);
-        self.publish_commit();
+        self.publish_commit(&generation);
         self.measure()?;
         Ok(true)
     }
 
-    /// Lets readers find the sealed generation in the engine.
-    fn publish_commit(&self) {
+    /// What would fail for ever, and let apply wait for ever, is the end.
+    pub(crate) fn fail_if_damaged(&self, error: StoreError) -> StoreError {
+        match &error {
+            StoreError::Engine(damage) if damage.is_damage() => self.fail(&damage.to_string()),
+            _ => error,
+        }
+    }
+
+    /// Lets readers find the sealed generation in the engine, and its newest records behind.
+    fn publish_commit(&self, generation: &Generation) {
+        let behind = Arc::new(self.state.load().behind.with(generation));
         let mut core = self.core.lock();
-        let state = ViewState { sealed: None, ..core.state.parts() };
+        let state = ViewState { sealed: None, behind, ..core.state.parts() };
         core.install(state, self);
         core.sealed_bytes = 0;
-        self.waiting_bytes.store(core.size_bytes as u64, Ordering::Relaxed);
+        core.note_waiting(self);
         if core.is_full(&self.options) {
             core.seal(self);
         }
@@ -187,7 +206,7 @@ impl Inner {
     }
 
     /// Writes a generation in one engine transaction.
-    fn commit(&self, generation: &Generation) -> Result<(), StoreError> {
+    fn commit(&self, generation: &Generation, through: i64) -> Result<(), StoreError> {
         let engine = self.engine();
         let mut txn = self.begin(&*engine)?;
         let mut buffer = Vec::with_capacity(4096);
@@ -195,11 +214,6 @@ impl Inner {
             codec::encode_history(record, &mut buffer);
             txn.append(Table::History, &record.revision.to_bytes(), &buffer)?;
         }
-        generation.newest_of_each(|record| {
-            let engine_key = EngineKey::of(&record.key);
-            codec::encode_current(record, engine_key.bytes(), &mut buffer);
-            txn.put(Table::Current, engine_key.bytes(), &buffer)
-        })?;
         for ((lease, key), attached) in generation.attachment_changes() {
             let engine_key = keys::attached_key(lease, &key);
             if attached {
@@ -209,7 +223,7 @@ impl Inner {
                 txn.delete(Table::Attached, &engine_key)?;
             }
         }
-        write_rest(generation, &mut *txn)?;
+        write_rest(generation, through, &mut *txn)?;
         self.end(txn)
     }
 
@@ -219,6 +233,7 @@ impl Inner {
         let target = self.core.lock().meta.applied;
         while committer.committed.applied < target {
             self.commit_next(&mut committer, true)?;
+            self.keep_up(&mut committer)?;
         }
         self.engine().sync().map_err(|error| self.fail(&format!("sync failed: {error}")))?;
         let durable = Durable { index: committer.committed.applied, term: committer.committed.term };
@@ -245,7 +260,7 @@ impl Inner {
     }
 }
 
-fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+fn write_rest(generation: &Generation, through: i64, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
     let rest = generation.rest.lock();
     for ((table, key), value) in &rest.tables {
         match value {
@@ -255,5 +270,6 @@ fn write_rest(generation: &Generation, txn: &mut dyn WriteTxn) -> Result<(), Eng
             }
         }
     }
-    rest.meta.write(rest.conf_state.as_deref(), txn)
+    let meta = Meta { through, ..rest.meta.clone() };
+    meta.write(rest.conf_state.as_deref(), txn)
 }

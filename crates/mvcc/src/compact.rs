@@ -47,6 +47,10 @@ impl Inner {
         if bound <= committer.committed.finished || self.compaction_pauses.load(Ordering::Relaxed) > 0 {
             return Ok(false);
         }
+        // The engine's `current`, and what a start would rebuild from, may name what is deleted.
+        if committer.committed.through < bound.min(committer.committed.revision) {
+            return Ok(false);
+        }
         if self.hash_some(committer)? {
             return Ok(true);
         }

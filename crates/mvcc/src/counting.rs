@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{KeyRange, RangeEnd, Revision};
 
+use crate::behind::Behind;
 use crate::codec;
 use crate::counts::{BLOCK_PREFIX, COUNTED_KEY, Cutter, Gap, Piece};
 use crate::error::StoreError;
@@ -161,7 +162,9 @@ impl Rows {
 
 /// Counts the keys of a store that was filled without counting, and leaves the counts in it.
 pub(crate) fn count_all(engine: &Arc<dyn Engine>, options: &StoreOptions) -> Result<(), StoreError> {
-    let inner = Inner::new(Arc::clone(engine), options.clone(), read_opened(&**engine)?.0);
+    let (meta, _) = read_opened(&**engine)?;
+    let (behind, records) = Behind::rebuild(&**engine, &meta)?;
+    let inner = Inner::new(Arc::clone(engine), options.clone(), meta, behind, records);
     inner.load_counts();
     let mut rows = TableChanges::new();
     inner.counts.write(inner.state.load().active.published(), &mut rows);
@@ -178,19 +181,37 @@ pub(crate) fn count_all(engine: &Arc<dyn Engine>, options: &StoreOptions) -> Res
 /// Compares the counts in a store with its keys, which come in the engine's order. Blocks never begin between long keys
 /// that the engine has in another order than they are in.
 pub(crate) struct Recount {
+    /// Hides rows of the engine.
+    behind: Behind,
     expected: Option<BTreeMap<Box<[u8]>, i64>>,
     found: BTreeMap<Box<[u8]>, i64>,
 }
 
 impl Recount {
-    /// For what `engine` holds.
+    /// For what `engine` holds. Errs if what `current` lacks does not go on from what is there.
     pub fn of(engine: &dyn Engine) -> Result<Self, StoreError> {
         let txn = engine.read()?;
-        let revision = Meta::read(&*txn)?.0.revision;
+        let meta = Meta::read(&*txn)?.0;
         let rows = Rows::read(&*txn)?;
-        let expected = (rows.revision == Some(revision)).then_some(rows.blocks);
+        drop(txn);
+        let expected = (rows.revision == Some(meta.revision)).then_some(rows.blocks);
         let found = expected.iter().flatten().map(|(start, _)| (start.clone(), 0)).collect();
-        Ok(Self { expected, found })
+        let behind = Behind::rebuild(engine, &meta)?.0;
+        let mut recount = Self { behind: Behind::default(), expected, found };
+        for row in behind.some(None, usize::MAX, usize::MAX) {
+            recount.add(row.key(), row.record())?;
+        }
+        Ok(Self { behind, ..recount })
+    }
+
+    fn add(&mut self, engine_key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+        let up_to_key = (Bound::Unbounded, Bound::Included(engine_key));
+        if !codec::peek_current(engine_key, row)?.tombstone
+            && let Some((_, count)) = self.found.range_mut::<[u8], _>(up_to_key).next_back()
+        {
+            *count += 1;
+        }
+        Ok(())
     }
 
     /// Takes in what is in `table`, a chunk at a time.
@@ -198,12 +219,9 @@ impl Recount {
         if table != Table::Current {
             return Ok(());
         }
-        for (engine_key, value) in chunk {
-            let up_to_key = (Bound::Unbounded, Bound::Included(&engine_key[..]));
-            if !codec::peek_current(engine_key, value)?.tombstone
-                && let Some((_, count)) = self.found.range_mut::<[u8], _>(up_to_key).next_back()
-            {
-                *count += 1;
+        for (engine_key, row) in chunk {
+            if self.behind.get(engine_key).is_none() {
+                self.add(engine_key, row)?;
             }
         }
         Ok(())

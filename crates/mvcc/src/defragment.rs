@@ -1,13 +1,13 @@
 //! Defragmentation: copying what is alive into a fresh engine while everything goes on, and switching over.
 //!
 //! ```text
-//!   1  history up to the newest commit, then current      in chunks, beside commits; compaction pauses
-//!   2  what was committed meanwhile: from history          until little is left
-//!   3  the rest, attached, small tables, meta; sync        commits wait, apply does not
-//!   4  CURRENT names the copy; new views read from it      views of before keep the old one until they are dropped
+//!   1  history up to the newest commit                    in chunks, beside commits; compaction pauses
+//!   2  current                                             merges pause, until the switch
+//!   3  what was committed to history meanwhile             until little is left
+//!   4  the rest, attached, small tables, meta; sync        commits wait, apply does not
+//!   5  CURRENT names the copy; new views read from it      views of before keep the old one until they are dropped
 //! ```
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +18,7 @@ use milepost_types::Revision;
 use crate::codec;
 use crate::commit::Committer;
 use crate::error::StoreError;
-use crate::keys::EngineKey;
-use crate::salvage::{append, copy, read_chunk, room_needed};
+use crate::salvage::{append, copy, read_chunk};
 use crate::shared::Inner;
 use crate::store::{Durable, Store, Work};
 use crate::view::ViewState;
@@ -40,7 +39,7 @@ impl Store {
         let inner = self.inner();
         let _one_at_a_time = inner.filling.take();
         let _history_stays = HistoryStays::new(inner.clone());
-        inner.observed(Work::Defragmentation, || inner.copy_and_switch())
+        inner.observed(Work::Defragmentation, || copy_and_switch(inner))
     }
 }
 
@@ -64,24 +63,41 @@ impl Drop for HistoryStays {
     }
 }
 
-impl Inner {
-    fn copy_and_switch(&self) -> Result<(), StoreError> {
-        let old = self.engine();
-        let new = old.successor(old.sizes()?.in_use)?;
-        let next = self.fill(&*old, &*new).inspect_err(|_| new.retire())?;
-        self.switch(&*old, &new, next)
-    }
+/// While it lives the engine's `current` stays as it is, and what is behind grows.
+struct CurrentStays(Arc<Inner>);
 
+impl CurrentStays {
+    /// Waits for the slice of a merge that is being written.
+    fn new(inner: Arc<Inner>) -> Self {
+        let committer = inner.committer.lock();
+        inner.merge_pauses.fetch_add(1, Ordering::Relaxed);
+        drop(committer);
+        Self(inner)
+    }
+}
+
+impl Drop for CurrentStays {
+    fn drop(&mut self) {
+        self.0.merge_pauses.fetch_sub(1, Ordering::Relaxed);
+        self.0.wake.notify_all();
+    }
+}
+
+fn copy_and_switch(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let old = inner.engine();
+    let new = old.successor(old.sizes()?.in_use)?;
+    let (next, _current_stays) = inner.fill(&*old, &*new).inspect_err(|_| new.retire())?;
+    inner.switch(&*old, &new, next)
+}
+
+impl Inner {
     /// Copies everything that is committed, all but the last few revisions; answers with the first that is missing.
-    fn fill(&self, old: &dyn Engine, new: &dyn Engine) -> Result<Revision, StoreError> {
+    fn fill(self: &Arc<Self>, old: &dyn Engine, new: &dyn Engine) -> Result<(Revision, CurrentStays), StoreError> {
         let newest = self.committer.lock().committed.revision;
         let end = Revision::end_of(newest).to_bytes();
-        for (table, end) in [(Table::History, Bound::Included(&end[..])), (Table::Current, Bound::Unbounded)] {
-            copy(old, table, end, &mut check, &mut |chunk| {
-                self.check_open()?;
-                append(new, table, chunk)
-            })?;
-        }
+        self.copy_table(old, new, Table::History, Bound::Included(&end))?;
+        let current_stays = CurrentStays::new(self.clone());
+        self.copy_table(old, new, Table::Current, Bound::Unbounded)?;
         let mut next = Revision::new(newest + 1, 0);
         for _ in 0..ROUNDS {
             let newest = self.committer.lock().committed.revision;
@@ -92,7 +108,14 @@ impl Inner {
             next = catch_up(old, new, next, newest)?;
         }
         self.check_open()?;
-        Ok(next)
+        Ok((next, current_stays))
+    }
+
+    fn copy_table(&self, old: &dyn Engine, new: &dyn Engine, table: Table, to: Bound<&[u8]>) -> Result<(), StoreError> {
+        copy(old, table, to, &mut check, &mut |chunk| {
+            self.check_open()?;
+            append(new, table, chunk)
+        })
     }
 
     /// Copies the rest and lets the copy take the place of `old`.
@@ -122,35 +145,16 @@ fn copy_rest(old: &dyn Engine, new: &dyn Engine, next: Revision, newest: i64) ->
     Ok(new.sync()?)
 }
 
-/// Copies the revisions from `from` up to main revision `to`, and with them the newest records of their keys.
+/// Copies the revisions from `from` up to main revision `to`. The newest records of their keys are behind, and stay there.
 fn catch_up(old: &dyn Engine, new: &dyn Engine, from: Revision, to: i64) -> Result<Revision, StoreError> {
     let (mut from, end) = (from.to_bytes().to_vec(), Revision::end_of(to).to_bytes());
     loop {
-        let mut newest = BTreeMap::new();
-        let mut with_newest = |txn: &dyn ReadTxn, _, key: &[u8], value: &[u8]| {
-            let record = codec::decode_history(key, value)?;
-            let engine_key = EngineKey::of(record.key);
-            let engine_key = engine_key.bytes();
-            let lost = || codec::corrupt(Table::Current, engine_key, codec::MISSING);
-            let current = txn.get(Table::Current, engine_key)?.ok_or_else(lost)?;
-            codec::decode_current(engine_key, current)?;
-            newest.insert(engine_key.to_vec(), current.to_vec());
-            Ok(())
-        };
         let (first, last) = (Bound::Included(&from[..]), Bound::Included(&end[..]));
-        let chunk = read_chunk(old, Table::History, first, last, &mut with_newest)?;
+        let chunk = read_chunk(old, Table::History, first, last, &mut check)?;
         let Some((newest_key, _)) = chunk.last() else { return Ok(Revision::new(to + 1, 0)) };
         // The shortest key above it.
         from = [newest_key, &[0][..]].concat();
-        new.reserve(2 * room_needed(&chunk));
-        let mut txn = new.write()?;
-        for (key, value) in &chunk {
-            txn.append(Table::History, key, value)?;
-        }
-        for (key, value) in &newest {
-            txn.put(Table::Current, key, value)?;
-        }
-        txn.commit()?;
+        append(new, Table::History, &chunk)?;
     }
 }
 

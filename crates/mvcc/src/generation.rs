@@ -199,12 +199,15 @@ impl Generation {
         }
     }
 
-    /// Disk space that committing this may need at most, in bytes: what it holds, in both tables, a leaf of `current`
-    /// and a share of a branch per change, and a little for the rest.
+    /// Disk space that committing this may need at most, in bytes: what it appends to `history`, a leaf and a share of a
+    /// branch per change of another table, and a little for the rest.
     pub fn room_needed(&self) -> u64 {
+        /// Checksum, numbers and links of a record, and its share of a page.
+        const RECORD_OVERHEAD: usize = 256;
         const BYTES_PER_CHANGE: usize = 4096 + 1024;
-        let per_record = |record: &Arc<Record>| 2 * (record.key.len() + record.value.len()) + BYTES_PER_CHANGE;
+        let per_record = |record: &Arc<Record>| 2 * (record.key.len() + record.value.len()) + RECORD_OVERHEAD;
         let records: usize = self.log.read().iter().map(per_record).sum();
+        let attached = self.attached.len() * BYTES_PER_CHANGE;
         let rest: usize = self
             .rest
             .lock()
@@ -212,7 +215,7 @@ impl Generation {
             .iter()
             .map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len) + BYTES_PER_CHANGE)
             .sum();
-        (records + rest + (1 << 20)) as u64
+        (records + attached + rest + (1 << 20)) as u64
     }
 
     /// Calls `each` for the records from `from` on up to main revision `to`, letting apply in between now and then.
@@ -267,14 +270,14 @@ impl Generation {
 
 /// Says of most keys that a generation does not hold that it does not: a lookup there costs half a microsecond, and most
 /// keys are not in memory. Two bits for each key out of sixteen per change: about one key in seventy passes by mistake.
-struct Filter {
+pub(crate) struct Filter {
     words: Box<[AtomicU64]>,
 }
 
 const FILTER_BITS_PER_CHANGE: usize = 16;
 
 impl Filter {
-    fn new(changes: usize) -> Self {
+    pub fn new(changes: usize) -> Self {
         let bits = (changes.min(1 << 20) * FILTER_BITS_PER_CHANGE).next_power_of_two().max(64);
         Self { words: (0..bits / 64).map(|_| AtomicU64::new(0)).collect() }
     }
@@ -286,13 +289,13 @@ impl Filter {
     }
 
     /// Whoever sees the record published sees this too.
-    fn add(&self, key: &[u8]) {
+    pub fn add(&self, key: &[u8]) {
         for (word, bit) in self.bits(key) {
             self.words[word].fetch_or(bit, Memory::Relaxed);
         }
     }
 
-    fn may_hold(&self, key: &[u8]) -> bool {
+    pub fn may_hold(&self, key: &[u8]) -> bool {
         self.bits(key).into_iter().all(|(word, bit)| self.words[word].load(Memory::Relaxed) & bit != 0)
     }
 }

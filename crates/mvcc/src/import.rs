@@ -174,6 +174,7 @@ impl Import {
             revision: self.last.main,
             scheduled: end.scheduled.unwrap_or(-1),
             finished: end.finished.unwrap_or(-1),
+            through: self.last.main,
         };
         self.commit(Some((&meta, &end.conf_state)))?;
         let Self { new, old, turn, .. } = self;

@@ -11,9 +11,11 @@
 //!                                        commit thread ◄── sealed generation ◄───────────┘
 //!                                             │ one engine transaction
 //!                                             ▼
-//!     history  (revision → record)  current (key → newest record)  attached (lease, key)  small tables  meta
+//!     history  (revision → record)  attached (lease, key)  small tables  meta       newest records: behind, in memory
+//!                                                                                        │ merged now and then
+//!     current  (key → newest record)  ◄──────────────────────────────────────────────────┘
 //!                                             ▲
-//!  Store.view ─► View: get, range at a revision ── merges active, sealed, engine
+//!  Store.view ─► View: get, range at a revision ── merges active, sealed, behind, engine
 //! ```
 //!
 //! # What never happens here
@@ -27,6 +29,7 @@
 //! - What a view or a committed floor may still ask for is not deleted.
 //! - Every record from disk is checked before it is believed.
 
+mod behind;
 mod codec;
 mod commit;
 mod compact;
@@ -40,6 +43,7 @@ mod hash;
 mod history;
 mod import;
 mod keys;
+mod merge;
 mod record;
 mod salvage;
 mod scan;

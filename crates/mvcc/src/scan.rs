@@ -8,6 +8,7 @@ use bytes::Bytes;
 use milepost_engine::{Cursor, Pair, ReadTxn, Table};
 use milepost_types::{KeyRange, Revision};
 
+use crate::behind::{Behind, BehindWalk};
 use crate::codec::{self, CurrentRef, HistoryRef};
 use crate::error::StoreError;
 use crate::keys::{self, EngineKey};
@@ -16,6 +17,8 @@ use crate::record::{Record, Spine};
 /// A read of the engine's tables as of some floor.
 pub(crate) struct Tables<'t> {
     pub txn: &'t dyn ReadTxn,
+    /// Rows that the engine's `current` does not have yet.
+    pub behind: &'t Behind,
     /// Compact revision: what is missing at or below it was compacted, above it lost.
     pub floor: i64,
     /// Records of `history` that lookups visited.
@@ -25,7 +28,11 @@ pub(crate) struct Tables<'t> {
 impl<'t> Tables<'t> {
     /// The newest record of `key` in the engine, tombstone or not.
     pub fn current(&self, engine_key: &'t EngineKey<'t>, key: &[u8]) -> Result<Option<CurrentRef<'t>>, StoreError> {
-        let Some(bytes) = self.txn.get(Table::Current, engine_key.bytes())? else { return Ok(None) };
+        let row = match self.behind.get(engine_key.bytes()) {
+            Some(row) => Some(row),
+            None => self.txn.get(Table::Current, engine_key.bytes())?,
+        };
+        let Some(bytes) = row else { return Ok(None) };
         let current = codec::decode_current(engine_key.bytes(), bytes)?;
         if current.key == key { Ok(Some(current)) } else { Ok(None) }
     }
@@ -104,7 +111,8 @@ impl<'t> Tables<'t> {
     /// Walks `current` through `range` in the order of user keys.
     pub fn walk(&self, range: KeyRange<'t>, looks: Looks) -> Result<CurrentWalk<'t>, StoreError> {
         let (lower, upper) = (keys::lower_edge(range), keys::upper_edge(range));
-        let cursor = self.txn.scan(Table::Current, lower.lower(), upper.upper())?;
+        let engine = self.txn.scan(Table::Current, lower.lower(), upper.upper())?;
+        let cursor = Rows { behind: self.behind.walk(&lower, &upper), engine, ahead: None };
         let decode = match looks {
             Looks::AtAll => codec::decode_current,
             Looks::AtKeys => codec::peek_current,
@@ -204,9 +212,43 @@ impl Copier {
     }
 }
 
+/// The rows of `current`, by the engine's keys: those that are behind hide the engine's.
+struct Rows<'t> {
+    behind: BehindWalk<'t>,
+    engine: Box<dyn Cursor<'t> + 't>,
+    /// Read from the engine while looking which comes first; `Some(None)`: the engine has no more.
+    ahead: Option<Option<Pair<'t>>>,
+}
+
+impl<'t> Rows<'t> {
+    fn next(&mut self) -> Result<Option<Pair<'t>>, StoreError> {
+        let Some(row) = self.behind.peek() else {
+            return match self.ahead.take() {
+                Some(None) => {
+                    self.ahead = Some(None);
+                    Ok(None)
+                }
+                Some(ahead) => Ok(ahead),
+                None => Ok(self.engine.next()?),
+            };
+        };
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.engine.next()?,
+        };
+        match ahead {
+            Some(pair) if pair.0 < row.0 => return Ok(Some(pair)),
+            Some(pair) if pair.0 == row.0 => {}
+            ahead => self.ahead = Some(ahead),
+        }
+        self.behind.advance();
+        Ok(Some(row))
+    }
+}
+
 /// A walk through `current`. Groups of long keys are collected and put in the order of their whole keys.
 pub(crate) struct CurrentWalk<'t> {
-    cursor: Box<dyn Cursor<'t> + 't>,
+    cursor: Rows<'t>,
     decode: fn(&'t [u8], &'t [u8]) -> Result<CurrentRef<'t>, StoreError>,
     range: KeyRange<'t>,
     /// Members of the group being walked, in order.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use milepost_engine::Engine;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::behind::Behind;
 use crate::codec;
 use crate::commit::Committer;
 use crate::counts::Counts;
@@ -30,6 +31,8 @@ pub(crate) struct Counters {
     pub compaction_visited: AtomicU64,
     pub compaction_deleted: AtomicU64,
     pub counts_known: AtomicU64,
+    pub merges: AtomicU64,
+    pub merged_rows: AtomicU64,
 }
 
 impl Counters {
@@ -44,6 +47,8 @@ impl Counters {
             (&self.compaction_visited, &before.compaction_visited),
             (&self.compaction_deleted, &before.compaction_deleted),
             (&self.counts_known, &before.counts_known),
+            (&self.merges, &before.merges),
+            (&self.merged_rows, &before.merged_rows),
         ];
         for (own, before) in pairs {
             own.fetch_add(before.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -78,6 +83,8 @@ pub(crate) struct Core {
     pub dirty: bool,
     /// Commit the active generation without waiting for its age.
     pub hurry: bool,
+    /// There is something to merge into `current`.
+    pub merging: bool,
     /// Floors below the newest that views may still hold.
     pub old_floors: Vec<Weak<Floor>>,
     /// The hash that is to be taken before anything else is deleted.
@@ -124,6 +131,12 @@ impl Core {
         self.hurry = false;
     }
 
+    /// Tells how many bytes wait to be added to the live data.
+    pub fn note_waiting(&self, inner: &Inner) {
+        let waiting = self.size_bytes + self.sealed_bytes + self.state.behind.new_bytes();
+        inner.waiting_bytes.store(waiting as u64, Ordering::Relaxed);
+    }
+
     pub fn is_full(&self, options: &StoreOptions) -> bool {
         self.changes >= options.gen_changes || self.size_bytes >= options.gen_bytes
     }
@@ -145,6 +158,8 @@ pub(crate) struct Inner {
     pub filling: Arc<Turn>,
     /// How many rely on history as it is: a defragmentation, exports.
     pub compaction_pauses: AtomicUsize,
+    /// How many rely on the engine's `current` as it is: a defragmentation.
+    pub merge_pauses: AtomicUsize,
     pub durable: Mutex<Durable>,
     /// There is little room on the disk.
     pub short_of_space: AtomicBool,
@@ -162,13 +177,15 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// A store over what `engine` holds, which is as `meta` says and durable.
-    pub fn new(engine: Arc<dyn Engine>, options: StoreOptions, meta: Meta) -> Self {
+    /// A store over what `engine` holds, which is as `meta` says and durable, and what it has behind, which so many records
+    /// have told.
+    pub fn new(engine: Arc<dyn Engine>, options: StoreOptions, meta: Meta, behind: Behind, records: u64) -> Self {
         let durable = Durable { index: meta.applied, term: meta.term };
         let floor = Arc::new(Floor { compact_revision: meta.compact_revision() });
         let active = Arc::new(Generation::new(meta.clone(), options.gen_changes));
-        let state = Arc::new(ViewState { active, sealed: None, floor, engine });
-        let committer = Mutex::new(Committer::new(meta.clone()));
+        let behind = Arc::new(behind);
+        let state = Arc::new(ViewState { active, sealed: None, floor, behind, engine });
+        let committer = Mutex::new(Committer::new(meta.clone(), records));
         let core = Core {
             state: state.clone(),
             meta,
@@ -177,6 +194,7 @@ impl Inner {
             changes: 0,
             dirty: false,
             hurry: false,
+            merging: false,
             old_floors: Vec::new(),
             hash_due: None,
             hashes: VecDeque::new(),
@@ -193,6 +211,7 @@ impl Inner {
             committer,
             filling: Arc::default(),
             compaction_pauses: AtomicUsize::new(0),
+            merge_pauses: AtomicUsize::new(0),
             durable: Mutex::new(durable),
             short_of_space: AtomicBool::new(false),
             failed: OnceLock::new(),
@@ -279,7 +298,7 @@ impl Inner {
 
     /// Tells the background about a finished entry.
     pub fn entry_finished(&self, core: &mut Core) {
-        self.waiting_bytes.store((core.size_bytes + core.sealed_bytes) as u64, Ordering::Relaxed);
+        core.note_waiting(self);
         let was_dirty = std::mem::replace(&mut core.dirty, true);
         let full = core.is_full(&self.options);
         if full && core.state.sealed.is_none() {

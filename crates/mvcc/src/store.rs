@@ -11,6 +11,7 @@ use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{LogIndex, Revision, Term};
 use parking_lot::Mutex;
 
+use crate::behind::Behind;
 use crate::codec;
 use crate::error::StoreError;
 use crate::shared::Inner;
@@ -27,6 +28,12 @@ pub struct StoreOptions {
     pub gen_changes: usize,
     /// Or when it is this old: bounds what a crash has to replay.
     pub gen_age: Duration,
+    /// Newest records are merged into the engine's `current` when those that it lacks take this much memory, in bytes. A
+    /// quarter more, and commits wait for that. 0: after each commit.
+    pub behind_bytes: usize,
+    /// Or when they are spread over so many records of history: twice as many, and a generation, are the most that a start
+    /// has to read again.
+    pub behind_records: u64,
     /// Records that one step of a compaction looks at: bounds how long a commit may have to wait for it.
     pub compaction_batch: usize,
     /// Pause between such steps.
@@ -46,6 +53,8 @@ impl Default for StoreOptions {
             gen_bytes: 64 << 20,
             gen_changes: 10_000,
             gen_age: Duration::from_millis(500),
+            behind_bytes: 48 << 20,
+            behind_records: 500_000,
             compaction_batch: 1000,
             compaction_sleep: Duration::from_millis(10),
             compaction_hash: false,
@@ -68,6 +77,9 @@ pub struct Opened {
     pub tables: BTreeMap<SmallTable, BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Records read to open: grows with leases, users and members, not with keys.
     pub records_read: u64,
+    /// Records of history read again for what the engine's `current` did not have yet; see
+    /// [`StoreOptions::behind_records`].
+    pub records_rebuilt: u64,
 }
 
 /// A position in the log up to which the store needs it no longer.
@@ -117,6 +129,12 @@ pub struct StoreStats {
     pub compaction_visited: u64,
     /// Records of `history` deleted by compactions.
     pub compaction_deleted: u64,
+    /// Merges into the engine's `current` that came to their end.
+    pub merges: u64,
+    /// Rows that merges have written.
+    pub merged_rows: u64,
+    /// Memory that newest records take which `current` lacks, in bytes.
+    pub behind_bytes: u64,
     /// Ranges that were counted without walking all of them.
     pub counts_known: u64,
     /// Changes waiting in memory.
@@ -186,13 +204,16 @@ impl Store {
     /// [`StoreError::Format`] if a later version wrote it, [`StoreError::Corrupt`] if its own notes are damaged, or the
     /// engine's.
     pub fn open(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<(Self, Writer, Opened), StoreError> {
-        let (meta, opened) = read_opened(&*engine)?;
+        let (meta, mut opened) = read_opened(&*engine)?;
+        let (behind, records) = Behind::rebuild(&*engine, &meta)?;
+        opened.records_rebuilt = records;
         // The newest commit of the run before may not be on disk yet.
         engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;
-        let inner = Arc::new(Inner::new(engine, options, meta));
+        let inner = Arc::new(Inner::new(engine, options, meta, behind, records));
         inner.measure()?;
         inner.load_counts();
         inner.look_for_room();
+        inner.plan_merge(&inner.committer.lock());
         let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };
         let handle = Arc::new(Handle { inner, thread: Mutex::new(thread) });
         Ok((Self { handle: handle.clone() }, Writer { handle }, opened))
@@ -246,7 +267,7 @@ impl Store {
         }
     }
 
-    /// Does one piece of background work, if there is any: a commit, or a step of a compaction. With `flush` a
+    /// Does one piece of background work, if there is any: a commit, a slice of a merge, or a step of a compaction. With `flush` a
     /// generation is committed whatever its age and size. False: there was nothing to do.
     ///
     /// For stores opened without a thread of their own.
@@ -303,6 +324,9 @@ impl Store {
             history_visited: read(&inner.stats.history_visited),
             compaction_visited: read(&inner.stats.compaction_visited),
             compaction_deleted: read(&inner.stats.compaction_deleted),
+            merges: read(&inner.stats.merges),
+            merged_rows: read(&inner.stats.merged_rows),
+            behind_bytes: inner.state.load().behind.bytes() as u64,
             counts_known: read(&inner.stats.counts_known),
             overlay_changes,
             overlay_bytes,
@@ -354,7 +378,8 @@ pub(crate) fn read_opened(engine: &dyn Engine) -> Result<(Meta, Opened), StoreEr
     }
     // A fresh keyspace stands at 1; compaction may have deleted the newest record.
     meta.revision = meta.revision.max(meta.scheduled).max(meta.finished).max(1);
-    let opened = Opened { applied: meta.applied, term: meta.term, conf_state, tables, records_read };
+    let opened =
+        Opened { applied: meta.applied, term: meta.term, conf_state, tables, records_read, records_rebuilt: 0 };
     Ok((meta, opened))
 }
 

@@ -62,13 +62,16 @@ impl SmallTable {
 }
 
 /// Newest format of the tables that this program writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// In formats before this one `current` was written with each commit.
+const BEHIND_SINCE: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
 const REVISION_KEY: &[u8] = b"revision";
 const CONF_STATE_KEY: &[u8] = b"conf_state";
 const SCHEDULED_KEY: &[u8] = b"compact/scheduled";
+const THROUGH_KEY: &[u8] = b"current_through";
 const FINISHED_KEY: &[u8] = b"compact/finished";
 
 /// What the store remembers about itself, committed with every generation.
@@ -82,11 +85,13 @@ pub(crate) struct Meta {
     pub scheduled: i64,
     /// Bound of the newest compaction whose deletions are done; -1: none ever.
     pub finished: i64,
+    /// Main revision up to which `current` holds the newest records; some of its rows may be newer.
+    pub through: i64,
 }
 
 impl Default for Meta {
     fn default() -> Self {
-        Self { applied: LogIndex(0), term: Term(0), revision: 0, scheduled: -1, finished: -1 }
+        Self { applied: LogIndex(0), term: Term(0), revision: 0, scheduled: -1, finished: -1, through: 0 }
     }
 }
 
@@ -99,14 +104,21 @@ impl Meta {
         }
         let (applied, term) = read_applied(txn)?;
         let conf_state = read_own(txn, CONF_STATE_KEY)?.map(<[u8]>::to_vec).unwrap_or_default();
+        let revision = read_number(txn, REVISION_KEY)?.unwrap_or(0);
+        let through = match read_number(txn, THROUGH_KEY)? {
+            Some(through) => through,
+            None if found < BEHIND_SINCE => revision,
+            None => return Err(codec::corrupt(Table::Meta, THROUGH_KEY, codec::MISSING)),
+        };
         let meta = Self {
             applied,
             term,
-            revision: read_number(txn, REVISION_KEY)?.unwrap_or(0),
+            revision,
             scheduled: read_number(txn, SCHEDULED_KEY)?.unwrap_or(-1),
             finished: read_number(txn, FINISHED_KEY)?.unwrap_or(-1),
+            through,
         };
-        Ok((meta, conf_state, 6))
+        Ok((meta, conf_state, 7))
     }
 
     /// Writes all but `finished`, which [`write_finished`] alone moves.
@@ -115,6 +127,7 @@ impl Meta {
         let applied = [self.applied.0.to_be_bytes(), self.term.0.to_be_bytes()].concat();
         put_own(APPLIED_KEY, &applied, txn)?;
         put_own(REVISION_KEY, &self.revision.to_be_bytes(), txn)?;
+        write_through(self.through, txn)?;
         if self.scheduled >= 0 {
             put_own(SCHEDULED_KEY, &self.scheduled.to_be_bytes(), txn)?;
         }
@@ -133,6 +146,11 @@ impl Meta {
 /// Remembers that the deletions of the compaction to `bound` are done.
 pub(crate) fn write_finished(bound: i64, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
     put_own(FINISHED_KEY, &bound.to_be_bytes(), txn)
+}
+
+/// Remembers that `current` holds the newest records up to main revision `through`.
+pub(crate) fn write_through(through: i64, txn: &mut dyn WriteTxn) -> Result<(), EngineError> {
+    put_own(THROUGH_KEY, &through.to_be_bytes(), txn)
 }
 
 /// A row of `meta`.

@@ -3,6 +3,7 @@
 //! ```text
 //!              active generation      entries being applied
 //!   a read ──► sealed generation      being committed in the background      newer hides older
+//!              behind                 newest records that the engine's `current` lacks
 //!              engine                 everything before
 //! ```
 //!
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use milepost_engine::{Engine, ReadTxn, Table};
 use milepost_types::{KeyRange, LeaseId, RangeEnd, Revision};
 
+use crate::behind::Behind;
 use crate::codec::{self, CurrentRef, HistoryRef};
 use crate::error::StoreError;
 use crate::generation::{Generation, OverlayWalk};
@@ -39,6 +41,8 @@ pub(crate) struct ViewState {
     pub active: Arc<Generation>,
     pub sealed: Option<Arc<Generation>>,
     pub floor: Arc<Floor>,
+    /// Newest records of what is committed that the engine's `current` does not have yet.
+    pub behind: Arc<Behind>,
     /// Everything committed. Another one after a defragmentation.
     pub engine: Arc<dyn Engine>,
 }
@@ -47,7 +51,8 @@ impl ViewState {
     /// The same parts, to build the next state from.
     pub fn parts(&self) -> Self {
         let (active, sealed) = (self.active.clone(), self.sealed.clone());
-        Self { active, sealed, floor: self.floor.clone(), engine: self.engine.clone() }
+        let (floor, behind) = (self.floor.clone(), self.behind.clone());
+        Self { active, sealed, floor, behind, engine: self.engine.clone() }
     }
 
     /// Main revision of the first change that may be in memory only.
@@ -202,7 +207,12 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn tables<'t>(&'t self, txn: &'t dyn ReadTxn) -> Tables<'t> {
-        Tables { txn, floor: self.state.floor.compact_revision, visited: &self.inner.stats.history_visited }
+        Tables {
+            txn,
+            behind: &self.state.behind,
+            floor: self.state.floor.compact_revision,
+            visited: &self.inner.stats.history_visited,
+        }
     }
 
     /// The newest change of `key` at or below `at` that memory holds.

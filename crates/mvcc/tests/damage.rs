@@ -22,7 +22,7 @@ const PAGE: usize = 4096;
 
 fn open(dir: &Path) -> Result<(Store, Writer), StoreError> {
     let lmdb = LmdbOptions { map_size: 1 << 30, check: Some(is_sealed), ..LmdbOptions::default() };
-    let options = StoreOptions { background: false, ..StoreOptions::default() };
+    let options = StoreOptions { background: false, behind_bytes: 0, ..StoreOptions::default() };
     let (store, writer, _) = Store::open(Arc::new(LmdbEngine::open(dir, lmdb)?), options)?;
     Ok((store, writer))
 }

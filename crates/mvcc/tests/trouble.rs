@@ -12,7 +12,15 @@ use milepost_mvcc::{
 use milepost_types::{KeyRange, LeaseId, LogIndex, Revision, Term};
 
 fn open(engine: &Arc<MemEngine>, gen_changes: usize) -> (Store, Writer) {
-    let options = StoreOptions { background: false, gen_changes, ..StoreOptions::default() };
+    open_as(engine, StoreOptions { background: false, gen_changes, ..StoreOptions::default() })
+}
+
+/// With nothing left behind.
+fn open_whole(engine: &Arc<MemEngine>) -> (Store, Writer) {
+    open_as(engine, StoreOptions { background: false, behind_bytes: 0, ..StoreOptions::default() })
+}
+
+fn open_as(engine: &Arc<MemEngine>, options: StoreOptions) -> (Store, Writer) {
     let (store, writer, _) = Store::open(engine.clone(), options).expect("open");
     (store, writer)
 }
@@ -130,7 +138,7 @@ fn after_a_failed_sync_at_start_the_next_start_knows() {
 fn a_damaged_record_fails_the_reads_that_meet_it_and_names_itself() {
     for bit in [0, 40, 77] {
         let engine = Arc::new(MemEngine::new());
-        let (store, mut writer) = open(&engine, 10);
+        let (store, mut writer) = open_whole(&engine);
         put(&mut writer, 1, "a").expect("put");
         put(&mut writer, 2, "b").expect("put");
         store.force_sync().expect("sync");
@@ -163,12 +171,12 @@ fn a_lost_record_is_corruption_not_absence() {
 fn a_store_of_a_later_version_is_refused() {
     let engine = Arc::new(MemEngine::new());
     let mut txn = engine.write().expect("write");
-    let mut row = crc32c::crc32c_append(crc32c::crc32c(b"format"), &2_i64.to_be_bytes()).to_le_bytes().to_vec();
-    row.extend(2_i64.to_be_bytes());
+    let mut row = crc32c::crc32c_append(crc32c::crc32c(b"format"), &3_i64.to_be_bytes()).to_le_bytes().to_vec();
+    row.extend(3_i64.to_be_bytes());
     txn.put(Table::Meta, b"format", &row).expect("put");
     txn.commit().expect("commit");
     let refused = Store::open(engine, StoreOptions::default()).map(drop).expect_err("too new");
-    assert_eq!(refused.to_string(), "store format 2 is newer than this program's 1; start the version that wrote it");
+    assert_eq!(refused.to_string(), "store format 3 is newer than this program's 2; start the version that wrote it");
 }
 
 #[test]
@@ -190,7 +198,7 @@ fn a_damaged_row_of_a_small_table_is_found_at_open() {
 #[test]
 fn a_suspect_store_is_copied_if_every_record_stands_its_check() {
     let engine = Arc::new(MemEngine::new());
-    let (store, mut writer) = open(&engine, 1000);
+    let (store, mut writer) = open_whole(&engine);
     for index in 1..=50 {
         put(&mut writer, index, ["a", "b", "c"][index as usize % 3]).expect("put");
     }
@@ -213,7 +221,7 @@ fn a_suspect_store_is_copied_if_every_record_stands_its_check() {
 #[test]
 fn a_lost_page_that_left_an_older_one_is_found() {
     let engine = Arc::new(MemEngine::new());
-    let (store, mut writer) = open(&engine, 1000);
+    let (store, mut writer) = open_whole(&engine);
     put(&mut writer, 1, "a").expect("put");
     put(&mut writer, 2, "a").expect("put");
     store.force_sync().expect("sync");

@@ -211,6 +211,8 @@ fn store_options() -> StoreOptions {
         gen_age: Duration::from_millis(100),
         compaction_batch: 16,
         background: false,
+        behind_bytes: 2000,
+        behind_records: 60,
         ..StoreOptions::default()
     }
 }

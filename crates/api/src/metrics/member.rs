@@ -144,6 +144,13 @@ fn store(text: &mut Text, member: &dyn Backend) {
     );
     text.gauge("milepost_store_overlay_bytes", "Bytes of changes that no commit has written yet.", stats.overlay_bytes);
     text.gauge("milepost_store_overlay_changes", "Changes that no commit has written yet.", stats.overlay_changes);
+    text.gauge(
+        "milepost_store_behind_bytes",
+        "Memory of newest records that history has and the table of newest records lacks.",
+        stats.behind_bytes,
+    );
+    text.counter("milepost_store_merges_total", "Merges of these into their table.", stats.merges);
+    text.counter("milepost_store_merged_rows_total", "Records that merges have written.", stats.merged_rows);
 }
 
 fn watches(text: &mut Text, member: &dyn Backend) {

@@ -71,6 +71,8 @@ fn options(rng: &mut SmallRng) -> StoreOptions {
     StoreOptions {
         gen_changes: rng.random_range(3..40),
         compaction_batch: rng.random_range(1..20),
+        behind_bytes: *[0, 3000, 30_000, 1 << 20].choose(rng).expect("some"),
+        behind_records: rng.random_range(1..200),
         compaction_hash: rng.random(),
         block_keys: rng.random_range(4..8),
         background: false,

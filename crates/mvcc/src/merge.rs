@@ -1,0 +1,126 @@
+//! Merging what is behind into the engine's table `current`, in the order of keys and in slices.
+//!
+//! ```text
+//!   begins when  │ what is behind takes much memory, or a start would have to read much of history again,
+//!                │ or a compaction is due, which deletes what the rows still in the engine may name
+//!   a slice      │ some rows, in one engine transaction; then readers find them there
+//!   ends         │ behind the last row: `through` becomes what was committed when it began
+//! ```
+//!
+//! Commits go on between slices and may add rows anywhere. Those above the merge's place go with it, those below wait for
+//! the next. Either way each record that was there when it began is in the engine when it ends, or a newer one of its key:
+//! so every record up to `through` is, and every row left behind is of a later revision. If the process dies in between,
+//! some rows of `current` are newer than `through` says, which [`crate::behind::Behind::rebuild`] passes over.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use milepost_engine::Table;
+
+use crate::behind::Row;
+use crate::commit::Committer;
+use crate::error::StoreError;
+use crate::shared::Inner;
+use crate::store::{Durable, Work};
+use crate::tables;
+use crate::view::ViewState;
+
+/// Rows and bytes of a slice: bounds how long a commit, and the log's sync, may have to wait for it.
+const SLICE_ROWS: usize = 5000;
+const SLICE_BYTES: usize = 4 << 20;
+/// Disk space that a row may need at most beside its own, in bytes: a leaf and a share of a branch.
+const BYTES_PER_ROW: u64 = 4096 + 1024;
+
+/// A merge in progress.
+pub(crate) struct Merge {
+    /// What was committed when it began.
+    target: i64,
+    /// The records that were behind then.
+    records: u64,
+    /// The engine's key of the last row merged.
+    after: Option<Vec<u8>>,
+}
+
+impl Inner {
+    /// Merges a slice, if a merge is due. False: none is.
+    pub(crate) fn merge_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
+        if !self.merge_is_due(committer) {
+            return Ok(false);
+        }
+        let (target, records) = (committer.committed.revision, committer.behind_records);
+        let merge = committer.merge.get_or_insert(Merge { target, records, after: None });
+        let behind = self.state.load().behind.clone();
+        let (max_rows, max_bytes) = (SLICE_ROWS.min(self.options.gen_changes), SLICE_BYTES);
+        let rows = behind.some(merge.after.as_deref(), max_rows, max_bytes);
+        let is_last = rows.len() < max_rows && rows.iter().map(Row::len).sum::<usize>() < max_bytes;
+        let through = is_last.then_some(merge.target);
+        self.make_room(rows.iter().map(|row| 2 * row.len() as u64 + BYTES_PER_ROW).sum::<u64>() + (1 << 20));
+        self.observed(Work::Commit, || self.write_rows(&rows, through)).map_err(|error| self.fail_if_damaged(error))?;
+        // The sync of this transaction came after the meta page of the commit before.
+        *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
+        self.stats.merged_rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        if let Some(last) = rows.last() {
+            merge.after = Some(last.key().to_vec());
+        }
+        if let Some(through) = through {
+            committer.behind_records -= merge.records;
+            committer.committed.through = through;
+            committer.merge = None;
+            self.stats.merges.fetch_add(1, Ordering::Relaxed);
+        }
+        let behind = Arc::new(behind.without(&rows));
+        let mut core = self.core.lock();
+        let state = ViewState { behind, ..core.state.parts() };
+        core.install(state, self);
+        core.note_waiting(self);
+        drop(core);
+        self.measure()?;
+        Ok(true)
+    }
+
+    fn merge_is_due(&self, committer: &Committer) -> bool {
+        let committed = &committer.committed;
+        if self.merge_pauses.load(Ordering::Relaxed) > 0 || committed.through >= committed.revision {
+            return false;
+        }
+        committer.merge.is_some()
+            || committed.scheduled > committed.finished.max(committed.through)
+            || committer.behind_records >= self.options.behind_records
+            || self.state.load().behind.bytes() >= self.options.behind_bytes
+    }
+
+    /// Tells the background's waiting whether there is more to merge.
+    pub(crate) fn plan_merge(&self, committer: &Committer) {
+        let due = self.merge_is_due(committer);
+        self.core.lock().merging = due;
+    }
+
+    /// After a commit: others may follow it without a pause, so a merge goes on between them, as fast as it must.
+    pub(crate) fn keep_up(&self, committer: &mut Committer) -> Result<(), StoreError> {
+        let mut more = self.merge_some(committer)?;
+        while more && self.is_far_behind(committer) {
+            more = self.merge_some(committer)?;
+        }
+        Ok(())
+    }
+
+    /// Is so much behind that nothing more should be committed before some of it is merged?
+    fn is_far_behind(&self, committer: &Committer) -> bool {
+        let options = &self.options;
+        committer.behind_records > options.behind_records.saturating_mul(2)
+            || self.state.load().behind.bytes() > options.behind_bytes + options.behind_bytes / 4
+    }
+
+    /// Writes `rows` in one engine transaction, and where `current` stands if that was all.
+    fn write_rows(&self, rows: &[Row], through: Option<i64>) -> Result<(), StoreError> {
+        let engine = self.engine();
+        let mut txn = self.begin(&*engine)?;
+        for row in rows {
+            txn.put(Table::Current, row.key(), row.record())?;
+        }
+        if let Some(through) = through {
+            tables::write_through(through, &mut *txn)?;
+        }
+        self.end(txn)
+    }
+}
