@@ -197,7 +197,7 @@ fn headers_that_are_too_long_fail_their_call_alone() {
 
 #[test]
 fn an_answer_that_nobody_takes() {
-    let hasty = Limits { slow_read: Duration::from_millis(200), ..limits() };
+    let hasty = Limits { slow_read: Duration::from_secs(1), ..limits() };
     run(async {
         let server = Server::with(hasty, Member::new());
         let address = server.doors.local_addrs()[0];
