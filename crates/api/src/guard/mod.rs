@@ -33,9 +33,9 @@ const ENHANCE_YOUR_CALM: u8 = 0xb;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Bytes that are read before those have a turn who take in what was read. h2 keeps each frame until then, in a place
-/// that never shrinks and has many times the size of a small frame: a burst of a thousand would cost its connection 300 KB
-/// for good.
-const BURST_BYTES: usize = 8 * 1024;
+/// that never shrinks and has eight times the size of a small frame: a burst of a thousand would cost its connection 300 KB
+/// for good. Requests of ten clients at once are less than this.
+const BURST_BYTES: usize = 4 * 1024;
 
 /// A client's socket, with bounds.
 pub(crate) struct Guarded<I> {
@@ -180,15 +180,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<I> {
             return Poll::Pending;
         }
         let before = out.filled().len();
-        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, out) else {
+        if matches!(this.stage, Stage::Http1) {
+            return Pin::new(&mut this.io).poll_read(cx, out);
+        }
+        let room = (BURST_BYTES - this.burst).min(out.remaining());
+        let mut part = ReadBuf::new(out.initialize_unfilled_to(room));
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, &mut part) else {
             this.burst = 0;
             return Poll::Pending;
         };
         read?;
-        if matches!(this.stage, Stage::Http1) {
-            return Poll::Ready(Ok(()));
-        }
-        this.burst += out.filled().len() - before;
+        let count = part.filled().len();
+        out.advance(count);
+        this.burst += count;
         match this.received(&out.filled()[before..]) {
             None => Poll::Ready(Ok(())),
             Some(verdict) => {
