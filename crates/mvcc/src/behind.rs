@@ -274,12 +274,13 @@ impl Behind {
     }
 
     /// What the store that `engine` holds had in here when it was last committed, and how many records told. Read from the
-    /// stretch of `history` above [`Meta::through`].
+    /// stretch of `history` above [`Meta::through`]; then the rows that it goes on from, in the order of keys: so each leaf
+    /// is read once, and leaves that lie side by side one after the other.
     pub fn rebuild(engine: &dyn Engine, meta: &Meta) -> Result<(Self, u64), StoreError> {
         let txn = engine.read()?;
         let from = Revision::new(meta.through.saturating_add(1), 0).to_bytes();
         let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Unbounded)?;
-        let mut newest: BTreeMap<Bytes, (Record, bool)> = BTreeMap::new();
+        let mut stretches: BTreeMap<Bytes, Stretch> = BTreeMap::new();
         let mut records_read = 0;
         while let Some((key, bytes)) = cursor.next()? {
             let record = codec::decode_history(key, bytes)?;
@@ -289,37 +290,67 @@ impl Behind {
                 continue;
             }
             let engine_key = EngineKey::of(record.key);
-            let engine_key = engine_key.bytes();
-            let (before, is_new) = match newest.get(engine_key) {
-                Some((before, is_new)) => (Some((before.revision, before.spine.clone())), *is_new),
-                None => match txn.get(Table::Current, engine_key)? {
-                    Some(row) => {
-                        let row = codec::decode_current(engine_key, row)?;
-                        (Some((row.revision, row.spine()?)), false)
-                    }
-                    None => (None, true),
-                },
-            };
-            let spine = match before {
-                // A merge that did not come to its end has written this one or a later one.
-                Some((revision, _)) if revision >= record.revision => continue,
-                Some((revision, spine)) if revision == record.previous => spine.child(revision),
-                None if record.previous == Revision::ZERO => Spine::default(),
-                // A tombstone that a compaction has taken, with its row: what lies before it is gone too.
-                None if record.previous.main <= meta.compact_revision().min(meta.through) => {
-                    Spine::default().child(record.previous)
+            let link = (record.revision, record.previous);
+            match stretches.get_mut(engine_key.bytes()) {
+                Some(stretch) => {
+                    stretch.links.push(link);
+                    stretch.newest = record.own(true);
                 }
-                _ => return Err(codec::corrupt(Table::Current, engine_key, "is not what history goes on from")),
-            };
-            let engine_key = Bytes::copy_from_slice(engine_key);
-            newest.insert(engine_key, (Record { spine, ..record.own(true) }, is_new));
+                None => {
+                    let stretch = Stretch { links: vec![link], newest: record.own(true) };
+                    stretches.insert(Bytes::copy_from_slice(engine_key.bytes()), stretch);
+                }
+            }
         }
-        let (mut rows, mut buffer) = (Vec::with_capacity(newest.len()), Vec::with_capacity(4096));
-        for (engine_key, (record, is_new)) in newest {
-            codec::encode_current(&record, &engine_key, &mut buffer);
+        let (mut rows, mut buffer) = (Vec::with_capacity(stretches.len()), Vec::with_capacity(4096));
+        for (engine_key, stretch) in stretches {
+            let before = match txn.get(Table::Current, &engine_key)? {
+                Some(row) => {
+                    let row = codec::decode_current(&engine_key, row)?;
+                    Some((row.revision, row.spine()?))
+                }
+                None => None,
+            };
+            let is_new = before.is_none();
+            let Some(spine) =
+                stretch.spine(before, meta).map_err(|what| codec::corrupt(Table::Current, &engine_key, what))?
+            else {
+                continue;
+            };
+            codec::encode_current(&Record { spine, ..stretch.newest }, &engine_key, &mut buffer);
             rows.push(Row::new(is_new, &engine_key, &buffer));
         }
         Ok((if rows.is_empty() { Self::default() } else { Self::default().with_rows(rows) }, records_read))
+    }
+}
+
+/// A key's records in the stretch of `history` that a start reads again.
+struct Stretch {
+    /// Their revisions, and the one that each goes on from; oldest first.
+    links: Vec<(Revision, Revision)>,
+    /// Without its spine.
+    newest: Record,
+}
+
+impl Stretch {
+    /// The spine of the newest, which `history` does not hold: counted up from that of the row of `current`. `None`: that
+    /// row is as new.
+    fn spine(&self, mut before: Option<(Revision, Spine)>, meta: &Meta) -> Result<Option<Spine>, &'static str> {
+        let mut is_behind = false;
+        for &(revision, previous) in &self.links {
+            let spine = match before {
+                // A merge that did not come to its end has written this one or a later one.
+                Some((merged, _)) if merged >= revision => continue,
+                Some((merged, spine)) if merged == previous => spine.child(merged),
+                None if previous == Revision::ZERO => Spine::default(),
+                // A tombstone that a compaction has taken, with its row: what lies before it is gone too.
+                None if previous.main <= meta.compact_revision().min(meta.through) => Spine::default().child(previous),
+                _ => return Err("is not what history goes on from"),
+            };
+            before = Some((revision, spine));
+            is_behind = true;
+        }
+        Ok(before.filter(|_| is_behind).map(|(_, spine)| spine))
     }
 }
 

@@ -39,7 +39,12 @@ enum Errand {
     Work { flush: bool },
     /// Disk space was short: is it still?
     LookForRoom,
+    /// Nothing has changed for a while.
+    Rest,
 }
+
+/// So many times the age at which changes are committed must pass without one for a rest to have begun.
+const REST: u32 = 10;
 
 impl Committer {
     pub fn new(committed: Meta, behind_records: u64) -> Self {
@@ -55,6 +60,7 @@ impl Inner {
         while let Some(errand) = self.next_errand(&mut age) {
             match errand {
                 Errand::LookForRoom => self.look_for_room(),
+                Errand::Rest => self.merge_at_rest(),
                 Errand::Work { flush } => {
                     if self.work(flush).is_err() {
                         self.rest();
@@ -89,6 +95,11 @@ impl Inner {
                 let pause = if compacting { self.options.compaction_sleep } else { self.options.gen_age };
                 waited = self.wake.wait_for(&mut core, pause).timed_out();
                 *age = if core.dirty && waited { *age + pause } else { *age };
+            } else if core.may_merge {
+                *age = Duration::ZERO;
+                if self.wake.wait_for(&mut core, self.options.gen_age * REST).timed_out() && !core.dirty && !core.stop {
+                    return Some(Errand::Rest);
+                }
             } else {
                 *age = Duration::ZERO;
                 self.wake.wait(&mut core);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   begins when  │ what is behind takes much memory, or a start would have to read much of history again,
-//!                │ or a compaction is due, which deletes what the rows still in the engine may name
+//!                │ or a compaction is due, which deletes what the rows still in the engine may name,
+//!                │ or nothing has changed for a while, and a start would be noticeably slower for what is behind
 //!   a slice      │ some rows, in one engine transaction; then readers find them there
 //!   ends         │ behind the last row: `through` becomes what was committed when it began
 //! ```
@@ -31,6 +32,9 @@ const SLICE_BYTES: usize = 4 << 20;
 /// Disk space that a row may need at most beside its own, in bytes: a leaf and a share of a branch.
 const BYTES_PER_ROW: u64 = 4096 + 1024;
 
+/// Fewer records behind than this may stay there while nothing happens: a start reads them in some ten milliseconds.
+const RECORDS_AT_REST: u64 = 10_000;
+
 /// A merge in progress.
 pub(crate) struct Merge {
     /// What was committed when it began.
@@ -41,14 +45,20 @@ pub(crate) struct Merge {
     after: Option<Vec<u8>>,
 }
 
+impl Merge {
+    fn begin(committer: &Committer) -> Self {
+        Self { target: committer.committed.revision, records: committer.behind_records, after: None }
+    }
+}
+
 impl Inner {
     /// Merges a slice, if a merge is due. False: none is.
     pub(crate) fn merge_some(&self, committer: &mut Committer) -> Result<bool, StoreError> {
         if !self.merge_is_due(committer) {
             return Ok(false);
         }
-        let (target, records) = (committer.committed.revision, committer.behind_records);
-        let merge = committer.merge.get_or_insert(Merge { target, records, after: None });
+        let begun = Merge::begin(committer);
+        let merge = committer.merge.get_or_insert(begun);
         let behind = self.state.load().behind.clone();
         let (max_rows, max_bytes) = (SLICE_ROWS.min(self.options.gen_changes), SLICE_BYTES);
         let rows = behind.some(merge.after.as_deref(), max_rows, max_bytes);
@@ -89,10 +99,24 @@ impl Inner {
             || self.state.load().behind.bytes() >= self.options.behind_bytes
     }
 
-    /// Tells the background's waiting whether there is more to merge.
+    /// Tells the background's waiting whether there is more to merge, and whether a rest is to be used for it.
     pub(crate) fn plan_merge(&self, committer: &Committer) {
         let due = self.merge_is_due(committer);
-        self.core.lock().merging = due;
+        let mut core = self.core.lock();
+        core.merging = due;
+        core.may_merge = committer.behind_records >= RECORDS_AT_REST;
+    }
+
+    /// Nothing has changed for a while: the time is good for a merge.
+    pub(crate) fn merge_at_rest(&self) {
+        let mut committer = self.committer.lock();
+        let begun = Merge::begin(&committer);
+        // What is not due may as well wait until a defragmentation has ended; the next rest comes after a change.
+        if self.merge_pauses.load(Ordering::Relaxed) == 0 && begun.records > 0 {
+            committer.merge.get_or_insert(begun);
+        }
+        self.plan_merge(&committer);
+        self.core.lock().may_merge = false;
     }
 
     /// After a commit: others may follow it without a pause, so a merge goes on between them, as fast as it must.

@@ -85,6 +85,8 @@ pub(crate) struct Core {
     pub hurry: bool,
     /// There is something to merge into `current`.
     pub merging: bool,
+    /// So much is behind that a rest is to be used for a merge.
+    pub may_merge: bool,
     /// Floors below the newest that views may still hold.
     pub old_floors: Vec<Weak<Floor>>,
     /// The hash that is to be taken before anything else is deleted.
@@ -195,6 +197,7 @@ impl Inner {
             dirty: false,
             hurry: false,
             merging: false,
+            may_merge: false,
             old_floors: Vec::new(),
             hash_due: None,
             hashes: VecDeque::new(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milepost_engine::mem::MemEngine;
@@ -12,6 +13,8 @@ use milepost_types::{KeyRange, LeaseId, LogIndex, Term};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options() -> StoreOptions {
     // A slice of a merge is not larger than a generation.
@@ -242,4 +245,25 @@ fn what_is_behind_is_bounded() {
     drop((store, writer));
     let (_, _, opened) = Store::open(engine, StoreOptions::default()).expect("open");
     assert!((1..=6500).contains(&opened.records_rebuilt), "{opened:?}");
+}
+
+#[test]
+fn a_store_at_rest_leaves_a_start_nothing_to_read_again() {
+    let engine = Arc::new(MemEngine::new());
+    let options = StoreOptions { gen_age: Duration::from_millis(1), ..StoreOptions::default() };
+    let (store, mut writer, _) = Store::open(engine.clone(), options.clone()).expect("open");
+    // More than may stay behind at rest; nothing else makes a merge due.
+    let count = 12_000_u64;
+    for index in 1..=count {
+        apply(&mut writer, index, &vec![(format!("key{:05}", index % 7000).into_bytes(), Some(b"v".to_vec()))]);
+    }
+    let begin = Instant::now();
+    while store.stats().merges == 0 {
+        assert!(begin.elapsed() < PATIENCE, "nothing was merged: {:?}", store.stats());
+        std::thread::yield_now();
+    }
+    drop((writer, store));
+    let (_, _, opened) = Store::open(engine, options).expect("open again");
+    assert!(opened.records_rebuilt < count, "all of it is read again");
+    assert_eq!(opened.applied.0, count);
 }
