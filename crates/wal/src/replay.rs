@@ -1,7 +1,9 @@
 //! Records in, the log's state out. Pure: the same records give the same state, and no file is touched here.
 //!
 //! Later records win: an entry takes the place of its predecessor at the same index and of everything behind it; the
-//! last HardState counts; a snapshot mark counts once the commit has reached it.
+//! last HardState counts; a snapshot mark counts once the commit has reached it. A mark that an entry at or below it
+//! follows never counts: the snapshot was received, and the member went down before it was installed. What it covers came
+//! as entries then.
 
 use milepost_proto::raftpb::{Entry, HardState};
 
@@ -90,6 +92,8 @@ impl Replay {
         if index <= self.state.commit() {
             return Err(format!("entry {index} is written again after commit {}", self.state.commit()));
         }
+        // All that are left of these lie above the commit: see above.
+        self.marks.retain(|mark| mark.index.0 < index);
         if self.base.is_some() && index > self.last() + 1 {
             self.jump(index)?;
         }

@@ -135,6 +135,23 @@ fn a_received_snapshot_takes_the_place_of_the_log() {
     assert_eq!(wal.last_index(), LogIndex(53));
 }
 
+/// The power went after the mark and before the commit that goes with it; then the same entries came one by one.
+#[test]
+fn a_received_snapshot_that_was_never_installed_does_not_count_later() {
+    let disk = disk();
+    let mut wal = create(&disk, Options::default());
+    wal.append(&entries(1..=10, 1, 4), Some(&state(1, 1, 10))).unwrap();
+    wal.save_snapshot_mark(&mark(20, 2)).unwrap();
+    wal.sync().unwrap();
+    let (mut wal, recovered) = reopen(&disk, wal, Options::default());
+    assert_eq!((recovered.last_index(), recovered.snapshots.len()), (LogIndex(10), 2));
+    wal.append(&entries(11..=30, 2, 4), Some(&state(2, 1, 30))).unwrap();
+    wal.sync().unwrap();
+    let (_, recovered) = reopen(&disk, wal, Options::default());
+    assert_eq!(recovered.snapshot.index, LogIndex(0));
+    assert_eq!(recovered.entries, [entries(1..=10, 1, 4), entries(11..=30, 2, 4)].concat());
+}
+
 #[test]
 fn a_received_snapshot_inside_a_conflicting_tail_ends_it() {
     let disk = disk();
