@@ -97,6 +97,7 @@ impl Sim {
         }
         if let Err(error) = result {
             if self.members[&id].excused {
+                self.trace(|| format!("{name} does not start: {error}"));
                 self.after(100_000, Event::Restart(id));
                 return Ok(());
             }
