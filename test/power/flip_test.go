@@ -14,8 +14,15 @@ import (
 )
 
 // TestFlippedByteInTheStore changes one byte of a stored value behind the member's back. The read must fail and name the
-// record, never serve the changed value; others go on; and the member says CORRUPT.
+// record, never serve the changed value; others go on; and the member says CORRUPT. Among the newest records, which a start
+// reads again, it is met by the start: that refuses, and says what to do.
 func TestFlippedByteInTheStore(t *testing.T) {
+	t.Run("merged", func(t *testing.T) { flippedByte(t, true) })
+	t.Run("newest", func(t *testing.T) { flippedByte(t, false) })
+}
+
+func flippedByte(t *testing.T, merged bool) {
+	t.Helper()
 	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -31,9 +38,25 @@ func TestFlippedByteInTheStore(t *testing.T) {
 	if _, err := m.client.Put(ctx, "first", "there"); err != nil {
 		t.Fatal(err)
 	}
+	// Others beside it: a start looks at the newest records, and is not to come across this one.
+	for i := range 200 {
+		if _, err := m.client.Put(ctx, fmt.Sprintf("straw%03d", i), strings.Repeat("s", 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// Enough behind it that the snapshot point, and so the store's durable index, passes it.
 	for range 1000 {
 		if _, err := m.client.Put(ctx, "hay", "hay"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if merged {
+		// A compaction has all that it covers merged first.
+		at, err := m.client.Get(ctx, "hay")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.client.Compact(ctx, at.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +84,14 @@ func TestFlippedByteInTheStore(t *testing.T) {
 	if err := os.WriteFile(stores[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if m, err = start(t, dir, peer); err != nil {
+	m, err = start(t, dir, peer)
+	if !merged {
+		if log := tail(m.log); err == nil || !strings.Contains(log, "fails its check") || !strings.Contains(log, "restore") {
+			t.Errorf("started with a damaged record to read again: %v\n%s", err, log)
+		}
+		return
+	}
+	if err != nil {
 		t.Fatalf("%v\n%s", err, tail(m.log))
 	}
 	defer m.kill()
