@@ -49,7 +49,7 @@ func (c *Cluster) Prepare(bin harness.Binary) (*Member, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	number := len(c.members)
-	client, err := freeAddr()
+	client, err := harness.Reserve()
 	if err != nil {
 		return nil, err
 	}

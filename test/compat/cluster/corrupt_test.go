@@ -116,13 +116,14 @@ func corrupt(t *testing.T, bins []harness.Binary) {
 		return err
 	})
 	// What a compaction has left is told for its revision ever after, and is no
-	// answer to who starts at that revision: this one has come further, and has
-	// all of it in its store.
-	at, err := victim.Client()
-	must(t, err)
-	defer at.Close()
-	_, err = at.Defragment(ctx, victim.ClientURL)
-	must(t, err)
+	// answer to who starts at that revision: this one has come further, and all of
+	// it is in its store before it ends.
+	harness.Eventually(t, 30*time.Second, func() error {
+		if n := metric(ctx, t, victim, "milepost_store_overlay_changes"); n > 0 {
+			return fmt.Errorf("%v changes wait for their commit", n)
+		}
+		return nil
+	})
 	_, err = victim.Terminate(30 * time.Second)
 	must(t, err)
 	before := len(victim.Log())

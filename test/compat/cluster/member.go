@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,7 +72,7 @@ func (m *Member) Start() error {
 			return fmt.Errorf("%s %w", m, errRunning)
 		}
 	}
-	listen, err := freeAddr()
+	listen, err := harness.Reserve()
 	if err != nil {
 		return err
 	}
@@ -319,14 +318,4 @@ func ready(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}, Serializable: status.IsLearner})
 	return err
-}
-
-// freeAddr asks the kernel for a loopback port that nobody holds just now.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,10 @@ import (
 )
 
 // lowSnapshots make a member that was away for a few hundred entries need one.
-var lowSnapshots = []string{"--snapshot-count=150", "--snapshot-catchup-entries=50"}
+var lowSnapshots = []string{"--snapshot-count=150", fmt.Sprintf("--snapshot-catchup-entries=%d", keptBehind)}
+
+// keptBehind is the number of entries that stay in the log below a snapshot.
+const keptBehind = 50
 
 // beyondLog is more requests than a log with lowSnapshots keeps.
 const beyondLog = 500
@@ -118,15 +122,35 @@ func (x *mix) alike(ctx context.Context) {
 	x.t.Fatalf("after %d requests the members differ: %v", x.crowd.Done(), last)
 }
 
+var savedSnapshot = regexp.MustCompile(`"saved snapshot to disk".*"snapshot-index":(\d+)`)
+
+// snapshotIndex is the newest snapshot that a member has made; 0: none.
+func snapshotIndex(m *Member) uint64 {
+	newest := uint64(0)
+	for _, found := range savedSnapshot.FindAllStringSubmatch(m.Log(), -1) {
+		if index, err := strconv.ParseUint(found[1], 10, 64); err == nil {
+			newest = max(newest, index)
+		}
+	}
+	return newest
+}
+
 // awayForSnapshot ends a member, lets the others write beyond what the log
 // keeps, and starts it again: from then on it stands on a snapshot.
 func (x *mix) awayForSnapshot(ctx context.Context, m *Member, leader *Member) {
 	x.t.Helper()
 	t := x.t
 	lead(ctx, t, x.c, leader)
+	status, err := leader.Status(ctx)
+	must(t, err)
 	m.Kill()
 	x.write(ctx, beyondLog)
 	lead(ctx, t, x.c, leader)
+	// Some members make a snapshot no more than once a second, however much is written.
+	for snapshotIndex(leader) <= status.RaftIndex+keptBehind {
+		x.write(ctx, 50)
+		lead(ctx, t, x.c, leader)
+	}
 	sent := metric(ctx, t, leader, snapshotsSent)
 	must(t, m.Start())
 	must(t, m.WaitReady(ctx))

@@ -112,8 +112,7 @@ func printed(path string) string {
 	return string(text)
 }
 
-// FreeAddr asks the kernel for a loopback port that nobody holds just now.
-// Another process may take it before it is used: whoever binds it tries again.
+// FreeAddr is a loopback port for a server that is started: see Reserve.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	return freeAddr(t)

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -94,25 +93,14 @@ func Prepare(t testing.TB, bin Binary, opts Options) *Server {
 	return s
 }
 
-// given remembers the addresses that freeAddr has told: until its server
-// listens the kernel would offer a port again.
-var given sync.Map
-
-// freeAddr asks the kernel for a loopback port that nobody holds just now, and
-// that nobody in this process was told of.
+// freeAddr is a loopback port that is the test process's own.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		l.Close()
-		if _, again := given.LoadOrStore(addr, true); !again {
-			return addr
-		}
+	addr, err := Reserve()
+	if err != nil {
+		t.Fatal(err)
 	}
+	return addr
 }
 
 // Command is the command line that Run would start.
