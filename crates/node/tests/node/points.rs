@@ -123,6 +123,11 @@ fn a_damaged_snapshot_file_is_set_aside_and_nothing_is_lost() {
     for number in 0..100 {
         reply(&node, put("k", &number.to_string())).expect("applied");
     }
+    let begin = Instant::now();
+    while !home.lines.has("saved snapshot to disk") {
+        assert!(begin.elapsed() < PATIENCE, "no snapshot point after 100 entries: {:#?}", home.lines.all());
+        std::thread::yield_now();
+    }
     node.stop();
     drop(node);
     let files = snap::list_newest_first(&home.disk, Path::new(SNAP)).expect("list");
