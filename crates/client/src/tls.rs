@@ -7,12 +7,11 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use milepost_trust::{Anybody, Trust};
+use milepost_trust::Trust;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -28,7 +27,7 @@ const H2: &[u8] = b"h2";
 #[derive(Clone)]
 pub(crate) struct TlsDialler {
     provider: Arc<CryptoProvider>,
-    trust: Arc<dyn ServerCertVerifier>,
+    trust: Arc<Trust>,
     /// Files of our certificate and its key.
     identity: Option<(String, String)>,
     /// The name to look for instead of the endpoint's.
@@ -49,17 +48,17 @@ impl TlsDialler {
             return Err(format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let trust: Arc<dyn ServerCertVerifier> = if *insecure_skip_verify {
-            Arc::new(Anybody(Arc::clone(&provider)))
+        let trust = if *insecure_skip_verify {
+            Trust::of_anybody(&provider)
         } else if cacert.is_empty() {
             let system = Trust::of_the_system(&provider)?;
-            Arc::new(system.ok_or("this system has no certificate authorities: name the server's with --cacert")?)
+            system.ok_or("this system has no certificate authorities: name the server's with --cacert")?
         } else {
-            Arc::new(Trust::of(&provider, certificates(cacert)?, cacert.as_ref())?)
+            Trust::of(&provider, certificates(cacert)?, cacert.as_ref())?
         };
         let identity = (!cert.is_empty()).then(|| (cert.clone(), key.clone()));
         let server_name = (!server_name.is_empty()).then(|| server_name.clone());
-        let dialler = TlsDialler { provider, trust, identity, server_name };
+        let dialler = TlsDialler { provider, trust: Arc::new(trust), identity, server_name };
         dialler.config(&[])?;
         Ok(Some(dialler))
     }
@@ -103,7 +102,7 @@ impl TlsDialler {
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&self.trust));
+            .with_custom_certificate_verifier(Arc::<Trust>::clone(&self.trust));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => builder

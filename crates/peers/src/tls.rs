@@ -8,18 +8,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use milepost_trust::{Anybody, Names, Trust};
+use milepost_trust::{Names, Trust};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
-};
+use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
 
 use crate::dial::Pipe;
 
@@ -62,7 +59,7 @@ pub(crate) struct TlsDialler {
     provider: Arc<CryptoProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
     /// What the system trusts; read when it is wanted first.
-    system: OnceLock<Arc<Trust>>,
+    system: OnceLock<Trust>,
 }
 
 impl TlsDialler {
@@ -110,19 +107,19 @@ impl TlsDialler {
     /// before somebody is called.
     fn config(&self, with_system: bool) -> Result<ClientConfig, String> {
         let settings = &self.settings;
-        let chains: Arc<dyn ServerCertVerifier> = match &settings.trusted_ca_file {
-            _ if settings.skip_verify => Arc::new(Anybody(Arc::clone(&self.provider))),
-            Some(file) => Arc::new(Trust::of(&self.provider, certificates(file)?, file)?),
+        let trust = match &settings.trusted_ca_file {
+            _ if settings.skip_verify => Trust::of_anybody(&self.provider),
+            Some(file) => Trust::of(&self.provider, certificates(file)?, file)?,
             None if with_system => self.of_the_system()?,
-            None => Arc::new(Anybody(Arc::clone(&self.provider))),
+            None => Trust::of_anybody(&self.provider),
         };
+        // etcd asks for them at both ends of a connection.
         let names = Names::new(&settings.allowed_hostnames, &settings.allowed_cns, "--peer-cert-allowed-hostname")?;
-        let verifier = Allowed { chains, names };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.versions)
             .map_err(|why| format!("TLS cannot be set up: {why}"))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(Arc::new(trust.only(names)));
         let mut config = match &settings.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -137,14 +134,13 @@ impl TlsDialler {
         Ok(config)
     }
 
-    fn of_the_system(&self) -> Result<Arc<Trust>, String> {
+    fn of_the_system(&self) -> Result<Trust, String> {
         if let Some(trust) = self.system.get() {
-            return Ok(Arc::clone(trust));
+            return Ok(trust.clone());
         }
         let trust = Trust::of_the_system(&self.provider)?
             .ok_or("this system has no certificate authorities: name the members' with --peer-trusted-ca-file")?;
-        let trust = Arc::new(trust);
-        Ok(Arc::clone(self.system.get_or_init(|| trust)))
+        Ok(self.system.get_or_init(|| trust).clone())
     }
 }
 
@@ -159,50 +155,4 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&milepost_trust::read(file)?)
         .map_err(|why| format!("{}: no private key in PEM, without password, in it: {why}", file.display()))
-}
-
-/// What `chains` trusts, if its name is allowed as well: etcd asks that of both ends of a connection.
-#[derive(Debug)]
-struct Allowed {
-    chains: Arc<dyn ServerCertVerifier>,
-    names: Names,
-}
-
-impl ServerCertVerifier for Allowed {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verdict = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        if !self.names.admit(end_entity) {
-            return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
-        }
-        Ok(verdict)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
 }

@@ -68,8 +68,9 @@ pub fn is_for_clients(der: &CertificateDer<'_>, now: UnixTime) -> bool {
     has_come(&certificate, now) && is_of_use
 }
 
-/// The names of which a certificate must have one, beside a chain to an authority. Source: etcd `TLSInfo.baseConfig`.
-#[derive(Debug)]
+/// The names of which a certificate must have one, beside a chain to an authority; by default all are good. Source: etcd
+/// `TLSInfo.baseConfig`.
+#[derive(Clone, Debug, Default)]
 pub struct Names {
     hosts: Vec<ServerName<'static>>,
     common_names: Vec<String>,

@@ -15,7 +15,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 mod certificate;
 
@@ -43,12 +43,15 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     found.map_err(|why| format!("{} holds a malformed certificate: {why}", file.display()))
 }
 
-/// Chains to known authorities, and known certificates themselves.
-#[derive(Debug)]
+/// Whom a caller believes.
+#[derive(Clone, Debug)]
 pub struct Trust {
-    chains: Arc<WebPkiServerVerifier>,
-    /// Certificates of the file that was named; none for the system's.
+    provider: Arc<CryptoProvider>,
+    /// Chains to known authorities; `None`: whoever answers is believed.
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    /// Certificates of the file that was named, believed themselves; none for the system's.
     known: Vec<CertificateDer<'static>>,
+    names: Names,
 }
 
 impl Trust {
@@ -79,6 +82,12 @@ impl Trust {
         (!roots.is_empty()).then(|| Self::with(provider, roots, Vec::new())).transpose()
     }
 
+    /// Believes whoever answers; only that it holds the key of what it shows is checked.
+    #[must_use]
+    pub fn of_anybody(provider: &Arc<CryptoProvider>) -> Self {
+        Self { provider: Arc::clone(provider), chains: None, known: Vec::new(), names: Names::default() }
+    }
+
     fn with(
         provider: &Arc<CryptoProvider>,
         roots: RootCertStore,
@@ -87,7 +96,13 @@ impl Trust {
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
             .map_err(|why| why.to_string())?;
-        Ok(Self { chains, known })
+        Ok(Self { chains: Some(chains), known, ..Self::of_anybody(provider) })
+    }
+
+    /// Believes of these only who has one of `names`.
+    #[must_use]
+    pub fn only(self, names: Names) -> Self {
+        Self { names, ..self }
     }
 
     /// Whether the server shows a certificate of the file itself: its issuer is then of no interest, its name and time
@@ -108,48 +123,15 @@ impl ServerCertVerifier for Trust {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(_) if self.knows(end_entity, server_name, now) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
+        if let Some(chains) = &self.chains
+            && let Err(why) = chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            && !self.knows(end_entity, server_name, now)
+        {
+            return Err(why);
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
-}
-
-/// Trusts whoever answers; only that it holds the key of what it shows is checked.
-#[derive(Debug)]
-pub struct Anybody(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !self.names.admit(end_entity) {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -159,7 +141,7 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -168,10 +150,10 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
