@@ -119,7 +119,7 @@ fn store(text: &mut Text, member: &dyn Backend) {
         "The number of currently open read transactions",
         stats.open_reads,
     );
-    // Told from the last count and what has changed since; the first one walks through all keys.
+    // The store adds it up from its blocks of keys.
     let all = RangeOptions { limit: 1, count: true, values: false };
     if let Ok(found) = store.view().range(KeyRange::all(), 0, all) {
         text.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", found.count);
