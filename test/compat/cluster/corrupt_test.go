@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -46,17 +45,9 @@ func corrupt(t *testing.T, bins []harness.Binary) {
 	defer client.Close()
 	id := memberID(ctx, t, client, victim)
 
-	honest, forged := []byte("honest value"), []byte("forged value")
-	c.Net.Mangle(func(way Pair, data []byte) int {
-		if way.To != victim.Number {
-			return 0
-		}
-		n := bytes.Count(data, honest)
-		copy(data, bytes.ReplaceAll(data, honest, forged))
-		return n
-	})
+	falsify(c, victim)
 	for i := range 20 {
-		_, err := client.Put(ctx, fmt.Sprintf("corrupt/%d", i), string(honest))
+		_, err := client.Put(ctx, fmt.Sprintf("corrupt/%d", i), honest)
 		must(t, err)
 	}
 	must(t, victim.WaitReady(ctx)) // it has them all

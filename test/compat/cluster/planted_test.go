@@ -148,6 +148,22 @@ func TestCheckersSeePlantedFaults(t *testing.T) {
 	}
 }
 
+// honest is a value that falsify changes into another of the same length.
+const honest = "honest value"
+
+// falsify lets victim hear of another value wherever honest is on its way to it.
+func falsify(c *Cluster, victim *Member) {
+	from, to := []byte(honest), []byte("forged value")
+	c.Net.Mangle(func(way Pair, data []byte) int {
+		if way.To != victim.Number {
+			return 0
+		}
+		n := bytes.Count(data, from)
+		copy(data, bytes.ReplaceAll(data, from, to))
+		return n
+	})
+}
+
 // TestFalsifiedNetworkIsSeen: a network that changes values on their way to one
 // of three real etcds makes that member different, which HashKV and the story of
 // that member show. So a difference in our tests would not go unseen.
@@ -159,20 +175,12 @@ func TestFalsifiedNetworkIsSeen(t *testing.T) {
 	leader, err := c.Leader(ctx)
 	must(t, err)
 	victim := another(c, leader)
-	honest, forged := []byte("honest value"), []byte("forged value")
-	c.Net.Mangle(func(way Pair, data []byte) int {
-		if way.To != victim.Number {
-			return 0
-		}
-		n := bytes.Count(data, honest)
-		copy(data, bytes.ReplaceAll(data, honest, forged))
-		return n
-	})
+	falsify(c, victim)
 	client, err := leader.Client()
 	must(t, err)
 	defer client.Close()
 	for range 20 {
-		if _, err := client.Put(ctx, Prefix+"honest", string(honest)); err != nil {
+		if _, err := client.Put(ctx, Prefix+"honest", honest); err != nil {
 			t.Fatal(err)
 		}
 	}
