@@ -23,10 +23,10 @@ func TestFlippedByteInTheStore(t *testing.T) {
 
 func flippedByte(t *testing.T, merged bool) {
 	t.Helper()
-	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
+	dir, seat := filepath.Join(t.TempDir(), "member"), freeSeat(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	m, err := start(t, dir, peer)
+	m, err := start(t, dir, seat)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func flippedByte(t *testing.T, merged bool) {
 	if err := os.WriteFile(stores[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m, err = start(t, dir, peer)
+	m, err = start(t, dir, seat)
 	if !merged {
 		if log := tail(m.log); err == nil || !strings.Contains(log, "fails its check") || !strings.Contains(log, "restore") {
 			t.Errorf("started with a damaged record to read again: %v\n%s", err, log)
@@ -118,8 +118,8 @@ func flippedByte(t *testing.T, merged bool) {
 
 // TestDamagedWayToTheRecords changes a byte in every page that leads to others: the member must not start, and say why.
 func TestDamagedWayToTheRecords(t *testing.T) {
-	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
-	m, err := start(t, dir, peer)
+	dir, seat := filepath.Join(t.TempDir(), "member"), freeSeat(t)
+	m, err := start(t, dir, seat)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestDamagedWayToTheRecords(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if m, err = start(t, dir, peer); err == nil {
+	if m, err = start(t, dir, seat); err == nil {
 		m.kill()
 		t.Fatal("it started")
 	}
@@ -154,8 +154,8 @@ func TestDamagedWayToTheRecords(t *testing.T) {
 // TestCutStoreFile cuts the file under a running member, as a failing disk would take pages away from it: it ends with one
 // line that names the file.
 func TestCutStoreFile(t *testing.T) {
-	dir, peer := filepath.Join(t.TempDir(), "member"), freeURL(t)
-	m, err := start(t, dir, peer)
+	dir, seat := filepath.Join(t.TempDir(), "member"), freeSeat(t)
+	m, err := start(t, dir, seat)
 	if err != nil {
 		t.Fatal(err)
 	}

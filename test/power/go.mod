@@ -20,4 +20,7 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
 	google.golang.org/grpc v1.82.1 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
+	milepost.dev/test/compat v0.0.0
 )
+
+replace milepost.dev/test/compat => ../compat

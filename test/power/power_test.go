@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"milepost.dev/test/compat/harness"
 )
 
 const traced = "trace=openat,write,writev,pwrite64,pwritev,pwritev2,fdatasync,fsync,ftruncate,fallocate," +
@@ -48,13 +48,19 @@ func binary(t *testing.T) string {
 	return path
 }
 
-func freeURL(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// seat is where one member listens, at all its starts.
+type seat struct{ client, peer string }
+
+func freeSeat(t *testing.T) seat {
+	t.Helper()
+	url := func() string {
+		addr, err := harness.Reserve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "http://" + addr
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	return seat{client: url(), peer: url()}
 }
 
 type member struct {
@@ -66,11 +72,10 @@ type member struct {
 
 // start runs the member on dir, with wrapper in front of the command if there is one, and waits for its first answer.
 //
-// peer is the same for all starts of one member: it is part of who the member is.
-func start(t *testing.T, dir, peer string, wrapper ...string) (*member, error) {
-	client := freeURL(t)
-	words := append(wrapper, binary(t), "--data-dir", dir, "--listen-client-urls", client, "--advertise-client-urls", client,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
+// The peer's address is part of who the member is: the same for all its starts.
+func start(t *testing.T, dir string, at seat, wrapper ...string) (*member, error) {
+	words := append(wrapper, binary(t), "--data-dir", dir, "--listen-client-urls", at.client, "--advertise-client-urls", at.client,
+		"--listen-peer-urls", at.peer, "--initial-advertise-peer-urls", at.peer, "--initial-cluster", "default="+at.peer,
 		"--snapshot-count", "300")
 	m := &member{cmd: exec.Command(words[0], words[1:]...), gone: make(chan error, 1), log: dir + ".log"}
 	out, err := os.Create(m.log)
@@ -84,7 +89,7 @@ func start(t *testing.T, dir, peer string, wrapper ...string) (*member, error) {
 	}
 	out.Close()
 	go func() { m.gone <- m.cmd.Wait(); close(m.gone) }()
-	m.client, err = clientv3.New(clientv3.Config{Endpoints: []string{client}})
+	m.client, err = clientv3.New(clientv3.Config{Endpoints: []string{at.client}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,10 +120,13 @@ func (m *member) kill() {
 
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
 
-// load writes until the time is over; every acknowledgement is noted with the time at which it was seen.
-func load(t *testing.T, m *member, workers int, length time.Duration) []ack {
-	ctx, cancel := context.WithTimeout(context.Background(), length)
+// load writes for a time, and on a slow disk until enough is acknowledged; every acknowledgement is noted with the time at
+// which it was seen.
+func load(t *testing.T, m *member, workers int) []ack {
+	const length, enough = 6 * time.Second, 500
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	begin := time.Now()
 	var (
 		mu   sync.Mutex
 		acks []ack
@@ -136,6 +144,9 @@ func load(t *testing.T, m *member, workers int, length time.Duration) []ack {
 				}
 				mu.Lock()
 				acks = append(acks, ack{at: now(), worker: w, counter: counter, revision: answer.Header.Revision})
+				if len(acks) >= enough && time.Since(begin) > length {
+					cancel()
+				}
 				mu.Unlock()
 				if w == 0 && counter%50 == 0 {
 					m.client.Compact(ctx, answer.Header.Revision-20)
@@ -153,15 +164,15 @@ func TestPowerLoss(t *testing.T) {
 	dice := rand.New(rand.NewSource(seed))
 	base := t.TempDir()
 	root, record := filepath.Join(base, "member"), filepath.Join(base, "record")
-	peer := freeURL(t)
-	m, err := start(t, root, peer, "strace", "-f", "-ttt", "-xx", "-s", "16777216", "-e", traced, "-o", record)
+	seat := freeSeat(t)
+	m, err := start(t, root, seat, "strace", "-f", "-ttt", "-xx", "-s", "16777216", "-e", traced, "-o", record)
 	if err != nil {
 		text, _ := os.ReadFile(m.log)
 		t.Fatalf("under strace: %v\n%s", err, text)
 	}
 	ready := now()
 	const workers = 6
-	acks := load(t, m, workers, 6*time.Second)
+	acks := load(t, m, workers)
 	m.kill()
 	events, err := readTrace(record)
 	if err != nil {
@@ -177,13 +188,16 @@ func TestPowerLoss(t *testing.T) {
 	}
 	var tally Tally
 	for i := range cuts {
-		// One cut in five falls while the member forms.
+		// One cut in five falls while the member forms, and the first while a sync is under way.
 		n := first + dice.Intn(len(events)-first)
 		if i%5 == 4 {
 			n = dice.Intn(first + 1)
 		}
+		for i == 0 && n < len(events) && events[n-1].kind != kindSyncBegin {
+			n++
+		}
 		dir := filepath.Join(base, fmt.Sprintf("cut-%d", i))
-		checkCut(t, events, n, root, dir, peer, acks, rand.New(rand.NewSource(dice.Int63())), &tally)
+		checkCut(t, events, n, root, dir, seat, acks, rand.New(rand.NewSource(dice.Int63())), &tally)
 		os.RemoveAll(dir)
 	}
 	fmt.Printf("power loss: %+v\n", tally)
@@ -192,7 +206,7 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-func checkCut(t *testing.T, events []event, n int, root, dir, peer string, acks []ack, dice *rand.Rand, tally *Tally) {
+func checkCut(t *testing.T, events []event, n int, root, dir string, seat seat, acks []ack, dice *rand.Rand, tally *Tally) {
 	tally.Cuts++
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -204,7 +218,7 @@ func checkCut(t *testing.T, events []event, n int, root, dir, peer string, acks 
 	if n > 0 {
 		at = events[n-1].at
 	}
-	m, err := start(t, dir, peer)
+	m, err := start(t, dir, seat)
 	if err != nil {
 		text, _ := os.ReadFile(m.log)
 		t.Errorf("cut at event %d: the member does not come up: %v\n%s", n, err, text)

@@ -35,11 +35,11 @@ func smallDisk(t *testing.T, megabytes int) string {
 // acknowledged one, come up again on the full disk, and go on once there is room and the alarm is disarmed.
 func TestFullDisk(t *testing.T) {
 	const before, after, valueBytes = 320, 640, 64 << 10
-	disk, peer := smallDisk(t, before), freeURL(t)
+	disk, seat := smallDisk(t, before), freeSeat(t)
 	dir := filepath.Join(disk, "member")
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	m, err := start(t, dir, peer)
+	m, err := start(t, dir, seat)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	check("on the full disk")
 	m.kill()
-	if m, err = start(t, dir, peer); err != nil {
+	if m, err = start(t, dir, seat); err != nil {
 		t.Fatalf("start on the full disk: %v\n%s", err, tail(m.log))
 	}
 	check("after a restart on the full disk")

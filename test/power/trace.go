@@ -119,15 +119,20 @@ func (r *recorder) line(line string) error {
 	return r.finished(thread, at, call, false)
 }
 
-// begun notes what takes effect when a call starts: a sync covers only what was written before it began.
+// begun notes what takes effect when a call starts: a sync covers only what was written before it began, and the number of a
+// file that is being closed can be another's before its closing is seen to end.
 func (r *recorder) begun(thread string, at float64, call string) error {
 	name, args, _ := strings.Cut(call, "(")
-	if name != "fdatasync" && name != "fsync" {
+	if name != "fdatasync" && name != "fsync" && name != "close" {
 		return nil
 	}
 	fd, err := strconv.Atoi(strings.TrimRight(strings.TrimSpace(args), ")"))
 	if err != nil {
 		return err
+	}
+	if name == "close" {
+		delete(r.fds, fd)
+		return nil
 	}
 	if d := r.fds[fd]; d != nil {
 		r.beginSync(thread, at, d)
@@ -160,7 +165,7 @@ func (r *recorder) finished(thread string, at float64, call string, wasBegun boo
 	case "openat":
 		return r.opened(at, args, int(value))
 	case "close":
-		if fd, err := strconv.Atoi(args[0]); err == nil {
+		if fd, err := strconv.Atoi(args[0]); err == nil && !wasBegun {
 			delete(r.fds, fd)
 		}
 	case "write", "writev", "pwrite64", "pwritev", "pwritev2":
