@@ -1,7 +1,7 @@
 //! The client against servers that answer what the test says, over real sockets.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,11 @@ fn request(stream: &mut impl Read) -> String {
     stream.read_exact(&mut body).unwrap();
     bytes.extend_from_slice(&body);
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Where nobody listens, of all the tests that run beside this one either: they listen on 127.0.0.1.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
 }
 
 /// Serves one request with `answer`; the URL, and the request when it has come.
@@ -136,7 +141,7 @@ fn leases_and_promotion() {
 fn refusals_carry_status_and_text_and_end_the_search() {
     let text = "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 6\r\n\r\nwords\n";
     let (url, _served) = answering(text);
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     // The first URL is dead, the second answers, the third is never asked.
     let urls = [format!("http://{dead}"), url, "nonsense".to_owned()];
     let why = client().run(async |client| client.renew_lease(&urls, LeaseId(1)).await).unwrap_err();
@@ -145,7 +150,7 @@ fn refusals_carry_status_and_text_and_end_the_search() {
 
 #[test]
 fn nobody_and_silence_are_told_apart() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     let why = client().run(async |client| client.version(&format!("http://{dead}")).await).unwrap_err();
     assert!(why.to_string().contains(&format!("dial tcp {dead}: connect: connection refused")), "{why}");
     // Accepted by the kernel, never answered.

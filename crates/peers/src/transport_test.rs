@@ -294,7 +294,8 @@ fn cut_streams_come_again() {
 #[test]
 fn a_dead_member_is_reported_and_delays_nobody() {
     let (a, b) = (Member::new(1), Member::new(2));
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // No test listens on this address.
+    let dead = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
     let entries = [a.entry(), b.entry(), (MemberId(3), vec![format!("http://{dead}")])];
     a.transport.set_members(&entries, []);
     b.transport.set_members(&entries, []);

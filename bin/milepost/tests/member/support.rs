@@ -1,18 +1,22 @@
 //! A member as a process of its own, for tests that look at it from outside.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 /// Longer than anything here takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `host:port` that nobody listens on, chosen by the kernel.
+/// `host:port` that nobody listens on: the kernel's choice of port, on a loopback address that no other call is given, so that
+/// the port is still free when it is wanted.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    static GIVEN: AtomicU8 = AtomicU8::new(2);
+    let host = Ipv4Addr::new(127, 0, 0, GIVEN.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((host, 0)).expect("loopback has free ports");
     listener.local_addr().expect("it is bound").to_string()
 }
 

@@ -57,9 +57,9 @@ pub async fn client(endpoints: &[&str]) -> Client {
     Client::connect(Config { endpoints, ..Config::default() }).await.expect("nothing is awaited")
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, of all the tests that run beside this one either: they listen on 127.0.0.1.
 pub fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = std::net::TcpListener::bind("127.0.0.2:0").expect("a port");
     listener.local_addr().expect("it is bound").to_string()
 }
 
