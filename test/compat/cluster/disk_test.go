@@ -54,12 +54,12 @@ func (w *writer) puts(ctx context.Context, t *testing.T, n int) {
 }
 
 // allAt reads everything that was acknowledged from one member.
-func (w *writer) allAt(ctx context.Context, t *testing.T, m *Member) {
+func (w *writer) allAt(ctx context.Context, t *testing.T, m *Member, how ...clientv3.OpOption) {
 	t.Helper()
 	at, err := m.Client()
 	must(t, err)
 	defer at.Close()
-	got, err := at.Get(ctx, "full/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	got, err := at.Get(ctx, "full/", append(how, clientv3.WithPrefix(), clientv3.WithKeysOnly())...)
 	must(t, err)
 	there := map[string]bool{}
 	for _, kv := range got.Kvs {

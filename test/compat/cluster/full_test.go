@@ -137,3 +137,67 @@ func TestAllDisksFull(t *testing.T) {
 		w.allAt(ctx, t, m)
 	}
 }
+
+// TestMostDisksFull: those of two of three members are, and the third leads. No
+// quorum can keep what is written, so writes end without an answer, as with two
+// dead members; the members live, what was acknowledged can be read, and once
+// there is room all goes on by itself.
+func TestMostDisksFull(t *testing.T) {
+	parallel(t)
+	harness.NeedOwnSubject(t) // etcd's members end
+	ctx := deadline(t, 3*time.Minute)
+	c := prepare(t, of(t, 3))
+	leader := c.Members()[0]
+	var disks []*Disk
+	for _, m := range without(c.Members(), leader) {
+		disks = append(disks, onSmallDisk(t, c, m, 160))
+	}
+	must(t, c.Start(ctx))
+	counts := newTally(t, "writes without an answer", "members that read", "writes after it", "equal hashes")
+	lead(ctx, t, c, leader)
+	w := newWriter(t, c.Members())
+	w.puts(ctx, t, 5)
+	for _, disk := range disks {
+		must(t, disk.Fill())
+	}
+	// The log goes on in what it has reserved, a segment of 64 MB.
+	for failures := 0; failures < 3; {
+		switch err := w.put(ctx); {
+		case err == nil:
+			failures = 0
+		case strings.Contains(err.Error(), "database space exceeded"):
+			t.Fatalf("the leader's disk has room: %v", err)
+		default:
+			failures++
+			counts.add("writes without an answer", 1)
+		}
+		if w.tried > 2000 || ctx.Err() != nil {
+			t.Fatalf("%d of %d writes were acknowledged", len(w.written), w.tried)
+		}
+	}
+	t.Logf("%d writes were acknowledged before there was no room", len(w.written))
+	for _, m := range c.Members() {
+		if !m.Running() {
+			t.Fatalf("%s has ended: %s", m, m.LogTail(3))
+		}
+		client, err := m.Client()
+		must(t, err)
+		_, err = client.Get(ctx, "full/1", clientv3.WithSerializable())
+		must(t, err)
+		client.Close()
+		counts.add("members that read", 1)
+	}
+	// The others may lack what one of them had no room for.
+	w.allAt(ctx, t, leader, clientv3.WithSerializable())
+	for _, disk := range disks {
+		must(t, disk.Empty())
+	}
+	w.puts(ctx, t, 20)
+	counts.add("writes after it", 20)
+	_, err := c.SameHashes(ctx)
+	must(t, err)
+	counts.add("equal hashes", 3)
+	for _, m := range c.Members() {
+		w.allAt(ctx, t, m)
+	}
+}
