@@ -7,25 +7,21 @@
 //! Immutable: each commit makes the next one, which shares what has not changed. So what a reader takes with its view never
 //! has rows newer than an engine transaction begun afterwards, whose `history` their links lead into.
 //!
-//! Every row is of a main revision above [`Meta::through`]. What is lost with the process is found again in `history` from
+//! Every row is of a main revision above `Meta::through`. What is lost with the process is found again in `history` from
 //! there on: [`Behind::rebuild`].
 
 mod index;
+mod rebuild;
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use milepost_engine::{Engine, EngineError, Pair, Table};
+use milepost_engine::{EngineError, Pair};
 use milepost_types::Revision;
 
-use crate::codec;
-use crate::error::StoreError;
+use crate::codec::{self, HistoryRef};
 use crate::generation::{Filter, Generation};
 use crate::keys::{Edge, EngineKey};
-use crate::record::{Record, Spine};
-use crate::tables::Meta;
+use crate::record::Spine;
 
 use index::Index;
 
@@ -34,21 +30,31 @@ const BLOCK_ROWS: usize = 128;
 /// What a row costs in memory beside its bytes: its reference, the counts behind it, what the allocator rounds up to.
 const ROW_OVERHEAD: usize = 56;
 
-/// A row of `current`: whether the engine has none of the key, length of the engine's key, the key, the record.
+/// A row of `current`: whether the engine has none of the key, since when the engine lacks it, length of the engine's
+/// key, the key, the record.
 #[derive(Clone)]
 pub(crate) struct Row(Arc<[u8]>);
 
-const HEAD: usize = 3;
+const HEAD: usize = 1 + SINCE + 2;
+const SINCE: usize = size_of::<i64>();
 
 impl Row {
-    fn new(is_new: bool, engine_key: &[u8], record: &[u8]) -> Self {
+    fn new(is_new: bool, since: i64, engine_key: &[u8], record: &[u8], scratch: &mut Vec<u8>) -> Self {
         let len = (engine_key.len() as u16).to_le_bytes();
-        Self([&[u8::from(is_new)][..], &len, engine_key, record].concat().into())
+        scratch.clear();
+        let parts = [&[u8::from(is_new)][..], &since.to_le_bytes(), &len, engine_key, record];
+        parts.iter().for_each(|part| scratch.extend_from_slice(part));
+        Self(scratch[..].into())
     }
 
     fn pair(&self) -> Pair<'_> {
-        let len = usize::from(u16::from_le_bytes([self.0[1], self.0[2]]));
+        let len = usize::from(u16::from_le_bytes([self.0[1 + SINCE], self.0[2 + SINCE]]));
         self.0[HEAD..].split_at(len)
+    }
+
+    /// The engine has the key's row of every revision below this one; a commit's revisions all count as one of them.
+    fn since(&self) -> i64 {
+        self.0[1..].first_chunk().map_or(0, |since| i64::from_le_bytes(*since))
     }
 
     pub fn key(&self) -> &[u8] {
@@ -66,6 +72,26 @@ impl Row {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// What the engine has of a row's key: see [`Row`].
+struct Before {
+    is_new: bool,
+    since: i64,
+}
+
+/// Makes rows, in memory that serves again.
+#[derive(Default)]
+struct Encode {
+    record: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl Encode {
+    fn row(&mut self, before: Before, engine_key: &[u8], record: &HistoryRef<'_>, spine: &Spine) -> Row {
+        codec::encode_current(record, spine, engine_key, &mut self.record);
+        Row::new(before.is_new, before.since, engine_key, &self.record, &mut self.row)
     }
 }
 
@@ -175,9 +201,14 @@ impl Behind {
 
     /// The same with the newest records of `generation`.
     pub fn with(&self, generation: &Generation) -> Self {
-        let (mut changes, mut buffer) = (Vec::new(), Vec::with_capacity(4096));
+        let (mut changes, mut encode) = (Vec::new(), Encode::default());
         let collected = generation.newest_of_each(|record| {
-            self.encode(record, &mut buffer, &mut changes);
+            let engine_key = EngineKey::of(&record.key);
+            let engine_key = engine_key.bytes();
+            let row = self.row(engine_key);
+            let is_new = record.previous == Revision::ZERO || row.is_some_and(Row::is_new);
+            let before = Before { is_new, since: row.map_or(record.revision.main, Row::since) };
+            changes.push(encode.row(before, engine_key, &record.lent(), &record.spine));
             Ok::<(), EngineError>(())
         });
         debug_assert!(collected.is_ok(), "nothing in it fails");
@@ -186,14 +217,6 @@ impl Behind {
             changes.sort_unstable_by(|one, other| one.key().cmp(other.key()));
         }
         self.with_rows(changes)
-    }
-
-    fn encode(&self, record: &Record, buffer: &mut Vec<u8>, rows: &mut Vec<Row>) {
-        let engine_key = EngineKey::of(&record.key);
-        let engine_key = engine_key.bytes();
-        codec::encode_current(record, engine_key, buffer);
-        let is_new = record.previous == Revision::ZERO || self.row(engine_key).is_some_and(Row::is_new);
-        rows.push(Row::new(is_new, engine_key, buffer));
     }
 
     /// `changes`: in the order of keys.
@@ -238,12 +261,13 @@ impl Behind {
         filter
     }
 
-    /// The first rows above `after`, at most so many, at most one more than so many bytes.
-    pub fn some(&self, after: Option<&[u8]>, max_rows: usize, max_bytes: usize) -> Vec<Row> {
+    /// The first rows above `after` of which the engine lacks what was committed up to `through`, at most so many, at most
+    /// one more than so many bytes.
+    pub fn some(&self, after: Option<&[u8]>, through: i64, max_rows: usize, max_bytes: usize) -> Vec<Row> {
         let mut at = after.map_or((0, 0), |after| self.place(&[after, &[0]].concat()));
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(block) = self.blocks.get(at.0) {
-            for row in &block.rows[at.1..] {
+            for row in block.rows[at.1..].iter().filter(|row| row.since() <= through) {
                 if rows.len() >= max_rows || bytes >= max_bytes {
                     return rows;
                 }
@@ -259,98 +283,22 @@ impl Behind {
     pub fn without(&self, rows: &[Row]) -> Self {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return self.clone() };
         let mut blocks = Blocks::default();
+        let mut gone = rows.iter().peekable();
         for block in &self.blocks {
             if block.last() < first.key() || block.first() > last.key() {
                 blocks.keep(block);
                 continue;
             }
-            let stays = |row: &&Row| row.key() < first.key() || row.key() > last.key();
-            block.rows.iter().filter(stays).for_each(|row| blocks.push(row.clone()));
+            for row in &block.rows {
+                if gone.next_if(|gone| gone.key() == row.key()).is_none() {
+                    blocks.push(row.clone());
+                }
+            }
             blocks.cut();
         }
         // An empty one needs no filter; the next that is filled begins another.
         let filter = self.filter.clone().filter(|_| !blocks.done.is_empty());
         blocks.finish(filter)
-    }
-
-    /// What the store that `engine` holds had in here when it was last committed, and how many records told. Read from the
-    /// stretch of `history` above [`Meta::through`]; then the rows that it goes on from, in the order of keys: so each leaf
-    /// is read once, and leaves that lie side by side one after the other.
-    pub fn rebuild(engine: &dyn Engine, meta: &Meta) -> Result<(Self, u64), StoreError> {
-        let txn = engine.read()?;
-        let from = Revision::new(meta.through.saturating_add(1), 0).to_bytes();
-        let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Unbounded)?;
-        let mut stretches: BTreeMap<Bytes, Stretch> = BTreeMap::new();
-        let mut records_read = 0;
-        while let Some((key, bytes)) = cursor.next()? {
-            let record = codec::decode_history(key, bytes)?;
-            records_read += 1;
-            if record.key.is_empty() {
-                // Raw: it stands for no key.
-                continue;
-            }
-            let engine_key = EngineKey::of(record.key);
-            let link = (record.revision, record.previous);
-            match stretches.get_mut(engine_key.bytes()) {
-                Some(stretch) => {
-                    stretch.links.push(link);
-                    stretch.newest = record.own(true);
-                }
-                None => {
-                    let stretch = Stretch { links: vec![link], newest: record.own(true) };
-                    stretches.insert(Bytes::copy_from_slice(engine_key.bytes()), stretch);
-                }
-            }
-        }
-        let (mut rows, mut buffer) = (Vec::with_capacity(stretches.len()), Vec::with_capacity(4096));
-        for (engine_key, stretch) in stretches {
-            let before = match txn.get(Table::Current, &engine_key)? {
-                Some(row) => {
-                    let row = codec::decode_current(&engine_key, row)?;
-                    Some((row.revision, row.spine()?))
-                }
-                None => None,
-            };
-            let is_new = before.is_none();
-            let Some(spine) =
-                stretch.spine(before, meta).map_err(|what| codec::corrupt(Table::Current, &engine_key, what))?
-            else {
-                continue;
-            };
-            codec::encode_current(&Record { spine, ..stretch.newest }, &engine_key, &mut buffer);
-            rows.push(Row::new(is_new, &engine_key, &buffer));
-        }
-        Ok((if rows.is_empty() { Self::default() } else { Self::default().with_rows(rows) }, records_read))
-    }
-}
-
-/// A key's records in the stretch of `history` that a start reads again.
-struct Stretch {
-    /// Their revisions, and the one that each goes on from; oldest first.
-    links: Vec<(Revision, Revision)>,
-    /// Without its spine.
-    newest: Record,
-}
-
-impl Stretch {
-    /// The spine of the newest, which `history` does not hold: counted up from that of the row of `current`. `None`: that
-    /// row is as new.
-    fn spine(&self, mut before: Option<(Revision, Spine)>, meta: &Meta) -> Result<Option<Spine>, &'static str> {
-        let mut is_behind = false;
-        for &(revision, previous) in &self.links {
-            let spine = match before {
-                // A merge that did not come to its end has written this one or a later one.
-                Some((merged, _)) if merged >= revision => continue,
-                Some((merged, spine)) if merged == previous => spine.child(merged),
-                None if previous == Revision::ZERO => Spine::default(),
-                // A tombstone that a compaction has taken, with its row: what lies before it is gone too.
-                None if previous.main <= meta.compact_revision().min(meta.through) => Spine::default().child(previous),
-                _ => return Err("is not what history goes on from"),
-            };
-            before = Some((revision, spine));
-            is_behind = true;
-        }
-        Ok(before.filter(|_| is_behind).map(|(_, spine)| spine))
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn encode_history(record: &Record, out: &mut Vec<u8>) {
     flags |= if record.previous == Revision::ZERO { 0 } else { HAS_PREVIOUS };
     flags |= if record.jump == record.previous { 0 } else { HAS_JUMP };
     out.push(flags);
-    put_life(record, out);
+    put_life(&record.lent(), out);
     put_link(record.revision, record.previous, flags & HAS_PREVIOUS, out);
     put_link(record.revision, record.jump, flags & HAS_JUMP, out);
     put_varint(record.key.len() as u64, out);
@@ -81,11 +81,12 @@ pub(crate) fn encode_history(record: &Record, out: &mut Vec<u8>) {
     seal(&record.revision.to_bytes(), out);
 }
 
-/// Writes `record` as `current` keeps it under `engine_key` into `out`, replacing what was there.
-pub(crate) fn encode_current(record: &Record, engine_key: &[u8], out: &mut Vec<u8>) {
+/// Writes `record` as `current` keeps it under `engine_key` into `out`, replacing what was there. Its jump is told by its
+/// spine.
+pub(crate) fn encode_current(record: &HistoryRef<'_>, spine: &Spine, engine_key: &[u8], out: &mut Vec<u8>) {
     start(out);
     let mut flags = 0;
-    flags |= if record.is_tombstone() { TOMBSTONE } else { 0 };
+    flags |= if record.tombstone { TOMBSTONE } else { 0 };
     flags |= if record.previous == Revision::ZERO { 0 } else { HAS_PREVIOUS };
     flags |= if record.value.len() > INLINE_MAX { APART } else { 0 };
     out.push(flags);
@@ -93,13 +94,13 @@ pub(crate) fn encode_current(record: &Record, engine_key: &[u8], out: &mut Vec<u
     put_varint(record.revision.sub as u64, out);
     put_life(record, out);
     put_link(record.revision, record.previous, flags & HAS_PREVIOUS, out);
-    put_spine(record.revision, &record.spine, out);
+    put_spine(record.revision, spine, out);
     if keys::is_long(engine_key) {
         put_varint(record.key.len() as u64, out);
-        out.extend_from_slice(&record.key);
+        out.extend_from_slice(record.key);
     }
     if flags & APART == 0 {
-        out.extend_from_slice(&record.value);
+        out.extend_from_slice(record.value);
     }
     seal(engine_key, out);
 }
@@ -128,8 +129,8 @@ fn seal(engine_key: &[u8], out: &mut [u8]) {
     out[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn put_life(record: &Record, out: &mut Vec<u8>) {
-    if !record.is_tombstone() {
+fn put_life(record: &HistoryRef<'_>, out: &mut Vec<u8>) {
+    if !record.tombstone {
         put_varint((record.revision.main - record.create_revision) as u64, out);
         put_varint(record.version as u64, out);
         put_varint(record.lease.0 as u64, out);
@@ -171,27 +172,33 @@ pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 pub(crate) fn decode_history<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<HistoryRef<'a>, StoreError> {
     let corrupt = |what| corrupt(Table::History, engine_key, what);
     let revision = Revision::from_bytes(engine_key).ok_or_else(|| corrupt("key is no revision"))?;
-    let mut input = Input::check(engine_key, bytes).map_err(corrupt)?;
-    let mut parse = || {
-        let flags = input.flags()?;
-        let life = input.life(flags, revision)?;
-        let previous = input.link(revision, flags & HAS_PREVIOUS)?;
-        let jump = if flags & HAS_JUMP == 0 { previous } else { input.link(revision, HAS_JUMP)? };
-        let len = input.varint()?;
-        let key = input.take(len)?;
-        Some(HistoryRef {
-            revision,
-            tombstone: flags & TOMBSTONE != 0,
-            create_revision: life.create_revision,
-            version: life.version,
-            lease: life.lease,
-            previous,
-            jump,
-            key,
-            value: input.rest,
-        })
-    };
-    parse().ok_or_else(|| corrupt("malformed"))
+    let input = Input::check(engine_key, bytes).map_err(corrupt)?;
+    parse_history(revision, input).ok_or_else(|| corrupt("malformed"))
+}
+
+/// Reads a record of `history` that [`decode_history`] has read before, at this revision.
+pub(crate) fn decode_history_again(revision: Revision, bytes: &[u8]) -> Option<HistoryRef<'_>> {
+    parse_history(revision, Input { rest: bytes.get(CRC_LEN..)? })
+}
+
+fn parse_history(revision: Revision, mut input: Input<'_>) -> Option<HistoryRef<'_>> {
+    let flags = input.flags()?;
+    let life = input.life(flags, revision)?;
+    let previous = input.link(revision, flags & HAS_PREVIOUS)?;
+    let jump = if flags & HAS_JUMP == 0 { previous } else { input.link(revision, HAS_JUMP)? };
+    let len = input.varint()?;
+    let key = input.take(len)?;
+    Some(HistoryRef {
+        revision,
+        tombstone: flags & TOMBSTONE != 0,
+        create_revision: life.create_revision,
+        version: life.version,
+        lease: life.lease,
+        previous,
+        jump,
+        key,
+        value: input.rest,
+    })
 }
 
 /// Reads a record of `current`.
@@ -414,7 +421,7 @@ mod tests {
             let record = record(&vec![b'k'; key_len], &vec![b'v'; value_len]);
             let engine_key = keys::EngineKey::of(&record.key);
             let mut bytes = Vec::new();
-            encode_current(&record, engine_key.bytes(), &mut bytes);
+            encode_current(&record.lent(), &record.spine, engine_key.bytes(), &mut bytes);
             let back = decode_current(engine_key.bytes(), &bytes).expect("own record");
             assert_eq!(back.key, &record.key[..]);
             assert_eq!(back.value.map(<[u8]>::len), (value_len <= INLINE_MAX).then_some(value_len));
@@ -427,7 +434,7 @@ mod tests {
     fn every_flipped_bit_is_found() {
         let record = record(b"key", b"value");
         let mut bytes = Vec::new();
-        encode_current(&record, b"key", &mut bytes);
+        encode_current(&record.lent(), &record.spine, b"key", &mut bytes);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_current(b"key", &bytes).is_err(), "bit {bit}");

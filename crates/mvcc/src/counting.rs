@@ -198,7 +198,7 @@ impl Recount {
         let found = expected.iter().flatten().map(|(start, _)| (start.clone(), 0)).collect();
         let behind = Behind::rebuild(engine, &meta)?.0;
         let mut recount = Self { behind: Behind::default(), expected, found };
-        for row in behind.some(None, usize::MAX, usize::MAX) {
+        for row in behind.some(None, i64::MAX, usize::MAX, usize::MAX) {
             recount.add(row.key(), row.record())?;
         }
         Ok(Self { behind, ..recount })

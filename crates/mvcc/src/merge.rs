@@ -8,10 +8,12 @@
 //!   ends         │ behind the last row: `through` becomes what was committed when it began
 //! ```
 //!
-//! Commits go on between slices and may add rows anywhere. Those above the merge's place go with it, those below wait for
-//! the next. Either way each record that was there when it began is in the engine when it ends, or a newer one of its key:
-//! so every record up to `through` is, and every row left behind is of a later revision. If the process dies in between,
-//! some rows of `current` are newer than `through` says, which [`crate::behind::Behind::rebuild`] passes over.
+//! Commits go on between slices and may add rows anywhere. A newer row of a key that was there when the merge began goes in
+//! its place; rows of other keys wait for the next merge: one that took them along would run after a writer who writes
+//! keys in their order, and `through` would stay behind for as long as he writes. So each record that was there when it
+//! began is in the engine when it ends, or a newer one of its key: every record up to `through` is, and every row left
+//! behind is of a later revision. If the process dies in between, some rows of `current` are newer than `through` says,
+//! which [`crate::behind::Behind::rebuild`] passes over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,7 +63,7 @@ impl Inner {
         let merge = committer.merge.get_or_insert(begun);
         let behind = self.state.load().behind.clone();
         let (max_rows, max_bytes) = (SLICE_ROWS.min(self.options.gen_changes), SLICE_BYTES);
-        let rows = behind.some(merge.after.as_deref(), max_rows, max_bytes);
+        let rows = behind.some(merge.after.as_deref(), merge.target, max_rows, max_bytes);
         let is_last = rows.len() < max_rows && rows.iter().map(Row::len).sum::<usize>() < max_bytes;
         let through = is_last.then_some(merge.target);
         self.make_room(rows.iter().map(|row| 2 * row.len() as u64 + BYTES_PER_ROW).sum::<u64>() + (1 << 20));

@@ -248,6 +248,26 @@ fn what_is_behind_is_bounded() {
 }
 
 #[test]
+fn a_merge_does_not_run_after_who_writes_keys_in_their_order() {
+    let engine = Arc::new(MemEngine::new());
+    const MOST: usize = 200_000;
+    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records: u64::MAX, ..options() };
+    let (store, mut writer, _) = open(&engine, options);
+    // Rows take more than their values, so that at most so many are behind.
+    let most_rows = (MOST + MOST / 4) as u64 / 100 + 100;
+    let count = 10 * most_rows;
+    for index in 1..=count {
+        apply(&mut writer, index, &vec![(format!("key{index:08}").into_bytes(), Some(vec![1; 100]))]);
+    }
+    drop((store, writer));
+    let (store, _, opened) = Store::open(engine, StoreOptions::default()).expect("open");
+    // What was behind when the last merge began that has ended, and what has come since the one before.
+    assert!((1..=2 * most_rows).contains(&opened.records_rebuilt), "{opened:?} of {count}");
+    let (one, last) = (answers(&store), opened.applied.0);
+    assert!(one.len() as u64 == last && one.windows(2).all(|pair| pair[0].0 < pair[1].0), "{} of {last}", one.len());
+}
+
+#[test]
 fn a_store_at_rest_leaves_a_start_nothing_to_read_again() {
     let engine = Arc::new(MemEngine::new());
     let options = StoreOptions { gen_age: Duration::from_millis(1), ..StoreOptions::default() };

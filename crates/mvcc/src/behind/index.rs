@@ -13,7 +13,7 @@ pub(super) struct Index {
 
 const HEAD: usize = size_of::<u64>();
 
-fn head(key: &[u8], from: usize) -> u64 {
+pub(super) fn head(key: &[u8], from: usize) -> u64 {
     let rest = key.get(from..).unwrap_or_default();
     let mut bytes = [0; HEAD];
     let len = rest.len().min(HEAD);
