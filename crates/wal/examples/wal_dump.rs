@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn lines(recovered: &Recovered) -> impl Iterator<Item = Value> {
-    let Recovered { metadata, hard_state: state, snapshots, snapshot, entries, repaired } = recovered;
+    let Recovered { metadata, hard_state: state, snapshots, snapshot, entries, repaired, .. } = recovered;
     let head = [
         json!({"metadata": {"node_id": metadata.node_id, "cluster_id": metadata.cluster_id}}),
         json!({"state": {"term": state.term(), "vote": state.vote(), "commit": state.commit()}}),

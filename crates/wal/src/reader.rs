@@ -21,7 +21,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use milepost_env::{File, SECTOR_BYTES};
 
 use crate::error::WalError;
@@ -81,6 +81,8 @@ pub(crate) struct Reader {
     offset: u64,
     /// Bytes of the file from `offset` on, as many as were fetched.
     chunk: Bytes,
+    /// The memory that `chunk` is a part of.
+    fetched: Bytes,
     chunk_bytes: u64,
     /// The running checksum; `None` before the first record of the first segment that is read, which tells it.
     crc: Option<u32>,
@@ -105,7 +107,18 @@ impl Reader {
         chunk_bytes: u64,
     ) -> Result<Self, WalError> {
         let len = file.len().map_err(|error| WalError::disk("measure", &path, error))?;
-        Ok(Self { file, path, len, data_end: len, offset, chunk: Bytes::new(), chunk_bytes, crc, number: 0 })
+        Ok(Self {
+            file,
+            path,
+            len,
+            data_end: len,
+            offset,
+            chunk: Bytes::new(),
+            fetched: Bytes::new(),
+            chunk_bytes,
+            crc,
+            number: 0,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -168,7 +181,7 @@ impl Reader {
 
     /// Is everything from `offset` to the end of the file zero?
     pub(crate) fn rest_is_zero(&mut self) -> Result<bool, WalError> {
-        self.chunk = Bytes::new();
+        (self.chunk, self.fetched) = (Bytes::new(), Bytes::new());
         let mut at = self.offset;
         let mut buffer = vec![0; SCAN_CHUNK_BYTES as usize];
         while at < self.data_end {
@@ -283,11 +296,15 @@ impl Reader {
         if have >= bytes.min(left) {
             return Ok(());
         }
-        let mut chunk = BytesMut::zeroed(usize::try_from(want).unwrap_or(usize::MAX));
-        chunk[..self.chunk.len()].copy_from_slice(&self.chunk);
-        let read = self.read_at(&mut chunk[self.chunk.len()..], self.offset + have)?;
-        chunk.truncate(self.chunk.len() + read);
-        self.chunk = chunk.freeze();
+        let begun = std::mem::take(&mut self.chunk).to_vec();
+        // Again the memory of the last time, unless an entry that is kept lies there: fresh memory costs more than reading.
+        let mut chunk = std::mem::take(&mut self.fetched).try_into_mut().unwrap_or_default();
+        chunk.resize(usize::try_from(want).unwrap_or(usize::MAX), 0);
+        chunk[..begun.len()].copy_from_slice(&begun);
+        let read = self.read_at(&mut chunk[begun.len()..], self.offset + have)?;
+        chunk.truncate(begun.len() + read);
+        self.fetched = chunk.freeze();
+        self.chunk = self.fetched.clone();
         Ok(())
     }
 

@@ -25,7 +25,12 @@ pub struct Recovered {
     pub snapshots: Vec<SnapshotMark>,
     /// The newest snapshot record at or below the commit: where Raft's log begins.
     pub snapshot: SnapshotMark,
-    /// The entries after `snapshot.index`, without a gap. All of them are on the disk.
+    /// Terms of the entries from the snapshot to where `entries` begin: the first index of each and the term, both rising.
+    /// The first pair is the snapshot's.
+    pub terms: Vec<(LogIndex, Term)>,
+    /// Index before `entries`: the snapshot's, or [`Options::must_hold`](crate::Options::must_hold) if that is above it.
+    pub before: LogIndex,
+    /// The entries after `before`, without a gap. All of them are on the disk.
     pub entries: Vec<Entry>,
     /// What was cut off the end, if anything.
     pub repaired: Option<TornTail>,
@@ -35,13 +40,19 @@ impl Recovered {
     /// Last index of the log: that of the last entry, or of the snapshot if there is none behind it.
     #[must_use]
     pub fn last_index(&self) -> LogIndex {
-        LogIndex(self.snapshot.index.0 + self.entries.len() as u64)
+        LogIndex(self.before.0 + self.entries.len() as u64)
     }
 
     /// Its term.
     #[must_use]
     pub fn last_term(&self) -> Term {
-        self.entries.last().map_or(self.snapshot.term, |entry| Term(entry.term()))
+        self.entries.last().map_or(self.term_before(), |entry| Term(entry.term()))
+    }
+
+    /// Term of the entry at `before`.
+    #[must_use]
+    pub fn term_before(&self) -> Term {
+        self.terms.last().map_or(self.snapshot.term, |(_, term)| *term)
     }
 }
 
@@ -100,9 +111,9 @@ pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentName>, 
     Ok(segments)
 }
 
-/// Reads every segment. Changes nothing.
-pub(crate) fn scan(disk: &dyn Disk, dir: &Path, segments: &[SegmentName]) -> Result<Scan, WalError> {
-    let mut replay = Replay::default();
+/// Reads every segment. Changes nothing. Of entries up to `known` the data are looked at, but not kept.
+pub(crate) fn scan(disk: &dyn Disk, dir: &Path, segments: &[SegmentName], known: LogIndex) -> Result<Scan, WalError> {
+    let mut replay = Replay { known: known.0, ..Replay::default() };
     let mut position = 0;
     let mut crc = None;
     let Some((&tail, closed)) = segments.split_last() else { return Err(WalError::NotFound { dir: dir.to_owned() }) };
@@ -188,12 +199,24 @@ pub(crate) fn judge(dir: &Path, scan: Scan, must_hold: LogIndex) -> Result<(Reco
     };
     let broken = broken_path(&path);
     let repaired = torn.map(|problem| TornTail { path, broken, offset: end, record: end_record, problem });
+    let before = replay.known.max(base);
+    let mut known = replay.entries;
+    // It ends above: the log holds what it must.
+    let entries = known.split_off(usize::try_from(before - base).unwrap_or(usize::MAX));
+    let mut terms = vec![(snapshot.index, snapshot.term)];
+    for entry in &known {
+        if terms.last().is_some_and(|(_, term)| term.0 != entry.term()) {
+            terms.push((LogIndex(entry.index()), Term(entry.term())));
+        }
+    }
     let recovered = Recovered {
         metadata,
         hard_state: replay.state,
         snapshots: replay.marks,
         snapshot,
-        entries: replay.entries,
+        terms,
+        before: LogIndex(before),
+        entries,
         repaired,
     };
     Ok((recovered, replay.catalog))

@@ -22,8 +22,10 @@ pub(crate) struct Replay {
     pub state: HardState,
     /// All of them, in log order.
     pub marks: Vec<SnapshotMark>,
-    /// Entries after the newest mark that counts.
+    /// Entries after the newest mark that counts; up to `known` without their data.
     pub entries: Vec<Entry>,
+    /// Nobody asks for the data of entries up to this index: memory stays bounded while a long log is read.
+    pub known: u64,
     /// Index before `entries`; `None` until an entry or a mark that counts tells.
     pub base: Option<u64>,
     pub catalog: Catalog,
@@ -87,8 +89,11 @@ impl Replay {
         Ok(())
     }
 
-    fn entry(&mut self, entry: Entry, place: Mark) -> Result<(), String> {
+    fn entry(&mut self, mut entry: Entry, place: Mark) -> Result<(), String> {
         let index = entry.index();
+        if index <= self.known {
+            entry.data = None;
+        }
         if index <= self.state.commit() {
             return Err(format!("entry {index} is written again after commit {}", self.state.commit()));
         }

@@ -34,7 +34,7 @@ pub struct Options {
     /// Released segments are deleted while there are more segments than this. 0: never.
     pub max_wals: usize,
     /// For [`Wal::open`]: an index that is known to have been durable, such as the store's applied one. A log that
-    /// ends below it is refused untouched. 0: nothing is known.
+    /// ends below it is refused untouched, and of entries up to it only the terms are told. 0: nothing is known.
     pub must_hold: LogIndex,
 }
 
@@ -168,7 +168,7 @@ impl Wal {
         file.sync_all().map_err(|error| WalError::disk("sync", &path, error))?;
         file.forget_cached().map_err(|error| WalError::disk("read anew", &path, error))?;
 
-        let scan = recover::scan(&*disk, dir, &segments)?;
+        let scan = recover::scan(&*disk, dir, &segments, options.must_hold)?;
         let Scan { end, crc, mut file_len, .. } = scan;
         let (recovered, catalog) = recover::judge(dir, scan, options.must_hold)?;
         if let Some(torn) = &recovered.repaired {
@@ -208,7 +208,7 @@ impl Wal {
     /// # Errors
     /// Those of [`Wal::open`] but for [`WalError::Locked`].
     pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Recovered, WalError> {
-        let scan = recover::scan(disk, dir, &recover::segments(disk, dir)?)?;
+        let scan = recover::scan(disk, dir, &recover::segments(disk, dir)?, LogIndex(0))?;
         recover::judge(dir, scan, LogIndex(0)).map(|(recovered, _)| recovered)
     }
 

@@ -67,26 +67,28 @@ fn size(entry: &Entry) -> usize {
 }
 
 impl MemoryLog {
-    /// A log that starts after `cut` = (index, term) and holds `entries`.
+    /// A log that starts after the first of `terms` = (index, term), and has `entries` in memory; `terms`: also of the
+    /// entries before them. Without entries memory begins behind `applied_index`. `bytes_max`: see [`MEMORY_BYTES_MAX`].
     ///
     /// # Panics
-    /// If `entries` is not contiguous from the cut: recovery has checked that. `bytes_max`: see [`MEMORY_BYTES_MAX`].
+    /// If `entries` are not contiguous, or begin at or before the cut: recovery has checked that.
     pub fn new(
         hard_state: HardState,
         conf_state: ConfState,
-        cut: (u64, u64),
+        terms: Vec<(u64, u64)>,
         applied_index: u64,
         entries: Vec<Entry>,
         bytes_max: usize,
     ) -> Self {
+        let cut_index = terms.first().map_or(0, |(index, _)| *index);
         let mut log = Self {
             start: RaftState::new(hard_state, conf_state.clone()),
-            cut_index: cut.0,
+            cut_index,
             entries: VecDeque::new(),
-            memory_first: cut.0 + 1,
+            memory_first: entries.first().map_or(cut_index.max(applied_index) + 1, |entry| entry.index),
             bytes: 0,
             bytes_max,
-            terms: vec![cut],
+            terms,
             applied_index,
             conf_state,
             wanted: RefCell::default(),
@@ -326,7 +328,8 @@ mod tests {
     }
 
     fn log(cut: (u64, u64), entries: Vec<Entry>) -> MemoryLog {
-        MemoryLog::new(HardState::default(), ConfState::default(), cut, cut.0, entries, MEMORY_BYTES_MAX)
+        let terms = vec![cut];
+        MemoryLog::new(HardState::default(), ConfState::default(), terms, cut.0, entries, MEMORY_BYTES_MAX)
     }
 
     #[test]

@@ -77,18 +77,28 @@ pub struct CoreConfig {
 }
 
 /// What recovery found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Restart {
     /// From the log, see [`Restart::raise`].
     pub hard_state: raftpb::HardState,
     /// As of `applied`.
     pub conf_state: raftpb::ConfState,
-    /// (index, term) before the first entry.
-    pub cut: (u64, u64),
-    /// Contiguous from the cut.
+    /// The cut, before the first entry that can be sent, and from there on to the first of `entries` where terms begin: the
+    /// first index of each and the term. Never none; (0, 0) in a log from its start.
+    pub terms: Vec<(u64, u64)>,
+    /// Contiguous, from the cut or from a place between it and `applied`; what lies before is read from disk when somebody
+    /// wants it.
     pub entries: Vec<raftpb::Entry>,
     /// The store has everything up to here. Between the cut and the commit index.
     pub applied: u64,
+}
+
+impl Default for Restart {
+    /// Of a log that holds nothing.
+    fn default() -> Self {
+        let (hard_state, conf_state) = Default::default();
+        Self { hard_state, conf_state, terms: vec![(0, 0)], entries: Vec::new(), applied: 0 }
+    }
 }
 
 impl Restart {
@@ -98,7 +108,8 @@ impl Restart {
     pub fn raise(&mut self) {
         let state = &mut self.hard_state;
         state.commit = Some(state.commit().max(self.applied));
-        let last_term = self.entries.last().map_or(self.cut.1, raftpb::Entry::term);
+        let term_before = self.terms.last().map_or(0, |(_, term)| *term);
+        let last_term = self.entries.last().map_or(term_before, raftpb::Entry::term);
         if last_term > state.term() {
             state.term = Some(last_term);
             state.vote = Some(0);
@@ -170,7 +181,7 @@ impl Core {
         let log = MemoryLog::new(
             convert::hard_state_in(&restart.hard_state),
             convert::conf_state_in(&restart.conf_state),
-            restart.cut,
+            restart.terms.clone(),
             restart.applied,
             restart.entries.iter().map(convert::entry_in).collect(),
             config.memory_bytes_max,

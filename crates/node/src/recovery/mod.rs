@@ -182,7 +182,8 @@ fn set_broken_snap_files_aside(config: &NodeConfig, disk: &dyn Disk, found: &Rec
     Ok(())
 }
 
-fn has_log(disk: &dyn Disk, config: &NodeConfig) -> Result<bool, StartError> {
+/// Has this member run before?
+pub(crate) fn has_log(disk: &dyn Disk, config: &NodeConfig) -> Result<bool, StartError> {
     let dir = config.wal_path();
     if !disk.exists(&dir) {
         return Ok(false);
@@ -245,7 +246,7 @@ fn resume(config: &NodeConfig, wal: Wal, found: Recovered, applied: (LogIndex, T
     let mut restart = Restart {
         hard_state: found.hard_state,
         conf_state: raftpb::ConfState::default(),
-        cut: (point.0, found.snapshot.term.0),
+        terms: found.terms.iter().map(|(index, term)| (index.0, term.0)).collect(),
         entries: found.entries,
         applied: applied.0.0,
     };
@@ -257,13 +258,9 @@ fn has_founders(config: &NodeConfig) -> bool {
     !config.initial_cluster.is_empty()
 }
 
-/// One term at A, which is at or above S. That A ≤ last was checked when the log was opened.
+/// One term at A, which is at or above S. That A ≤ last was checked when the log was opened; its entries begin behind A.
 fn check_store(found: &Recovered, (index, term): (LogIndex, Term)) -> Result<(), StartError> {
-    let point = &found.snapshot;
-    let in_log = match index.0 - point.index.0 {
-        0 => point.term,
-        distance => Term(found.entries.get(distance as usize - 1).map_or(0, raftpb::Entry::term)),
-    };
+    let in_log = found.term_before();
     if index != LogIndex(0) && in_log != term {
         return Err(StartError::TermsDiffer { index, in_log, in_store: term });
     }

@@ -3,7 +3,7 @@
 use crate::common::{METADATA, arc, create, dir, disk, entries, entry, mark, small, state};
 use milepost_env::{Disk, Open, OsDisk};
 use milepost_proto::raftpb::Entry;
-use milepost_types::LogIndex;
+use milepost_types::{LogIndex, Term};
 use milepost_wal::{Options, SnapshotMark, Wal, WalError};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +46,35 @@ fn entries_and_states_come_back_and_later_ones_win() {
     let (wal, recovered) = reopen(&disk, wal, Options::default());
     assert_eq!(recovered.entries.len(), 6);
     assert_eq!(wal.read_entries(LogIndex(1), LogIndex(7), u64::MAX).unwrap(), recovered.entries);
+}
+
+#[test]
+fn of_what_is_known_only_terms_are_told() {
+    let disk = disk();
+    let mut wal = create(&disk, small(4096));
+    wal.append(&entries(1..=10, 1, 300), Some(&state(1, 1, 4))).unwrap();
+    wal.sync().unwrap();
+    wal.save_snapshot_mark(&mark(4, 1)).unwrap();
+    // A new leader replaced the tail.
+    wal.append(&entries(8..=12, 3, 200), Some(&state(3, 1, 9))).unwrap();
+    wal.append(&entries(13..=30, 5, 300), Some(&state(5, 1, 20))).unwrap();
+    wal.sync().unwrap();
+    let whole = [entries(5..=7, 1, 300), entries(8..=12, 3, 200), entries(13..=30, 5, 300)].concat();
+    drop(wal);
+    for known in 0..=30_u64 {
+        let options = Options { must_hold: LogIndex(known), ..small(4096) };
+        let (wal, recovered) = Wal::open(arc(&disk.fork()), dir(), options).unwrap();
+        let before = known.max(4);
+        assert_eq!(recovered.before, LogIndex(before));
+        assert_eq!(recovered.entries, whole[before as usize - 4..]);
+        let term_at = |index: u64| whole[..index as usize - 4].last().map_or(1, Entry::term);
+        assert_eq!((recovered.term_before(), recovered.last_index()), (Term(term_at(before)), LogIndex(30)));
+        for index in 4..=before {
+            let run = recovered.terms.partition_point(|(first, _)| first.0 <= index);
+            assert_eq!(recovered.terms[run - 1].1, Term(term_at(index)), "of {index}, {known} known");
+        }
+        assert_eq!(wal.read_entries(LogIndex(5), LogIndex(31), u64::MAX).unwrap(), whole, "all can be read");
+    }
 }
 
 #[test]

@@ -65,13 +65,15 @@ impl Sim {
         member.writes.clear();
         member.to_apply.clear();
         member.reads.clear();
-        let mut restart = Restart {
-            hard_state: member.disk.hard_state,
-            conf_state: member.store.conf_state.clone(),
-            cut: member.disk.cut,
-            entries: member.disk.entries.clone(),
-            applied: member.store.applied,
-        };
+        // As recovery has it: of what the store has, only terms.
+        let applied = member.store.applied;
+        let (known, entries): (Vec<_>, Vec<_>) =
+            member.disk.entries.iter().cloned().partition(|entry| entry.index() <= applied);
+        let mut terms = vec![member.disk.cut];
+        terms.extend(known.iter().map(|entry| (entry.index(), entry.term())));
+        terms.dedup_by_key(|(_, term)| *term);
+        let (hard_state, conf_state) = (member.disk.hard_state, member.store.conf_state.clone());
+        let mut restart = Restart { hard_state, conf_state, terms, entries, applied };
         restart.raise();
         let config = CoreConfig {
             id,
