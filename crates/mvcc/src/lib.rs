@@ -62,7 +62,7 @@ pub use hash::HashKv;
 pub use import::{Import, ImportEnd, Imported, NewRecord};
 pub use record::{Header, Record};
 pub use salvage::{Walked, rescue, salvage, verify};
-pub use store::{Durable, Observer, Opened, Sizes, SpaceState, Store, StoreOptions, StoreStats, Work};
+pub use store::{Durable, Observer, Opened, Opening, Sizes, SpaceState, Store, StoreOptions, StoreStats, Work};
 pub use tables::{APP_PREFIX, SmallTable};
 pub use view::{LiveRecord, RangeOptions, RangeResult, View};
 pub use writer::{Change, EventBatch, Writer};

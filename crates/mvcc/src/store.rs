@@ -191,6 +191,42 @@ impl Drop for Handle {
     }
 }
 
+/// A store whose notes are read and whose keys are not yet: see [`Store::begin`].
+pub struct Opening {
+    engine: Arc<dyn Engine>,
+    options: StoreOptions,
+    meta: Meta,
+    opened: Opened,
+}
+
+impl Opening {
+    /// The last log entry whose changes are in the store, and its term.
+    #[must_use]
+    pub fn applied(&self) -> (LogIndex, Term) {
+        (self.opened.applied, self.opened.term)
+    }
+
+    /// The rest of [`Store::open`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn finish(self) -> Result<(Store, Writer, Opened), StoreError> {
+        let Self { engine, options, meta, mut opened } = self;
+        let (behind, records) = Behind::rebuild(&*engine, &meta)?;
+        opened.records_rebuilt = records;
+        // The newest commit of the run before may not be on disk yet.
+        engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;
+        let inner = Arc::new(Inner::new(engine, options, meta, behind, records));
+        inner.measure()?;
+        inner.load_counts();
+        inner.look_for_room();
+        inner.plan_merge(&inner.committer.lock());
+        let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };
+        let handle = Arc::new(Handle { inner, thread: Mutex::new(thread) });
+        Ok((Store { handle: handle.clone() }, Writer { handle }, opened))
+    }
+}
+
 /// A handle on the store, for readers on any thread.
 #[derive(Clone)]
 pub struct Store {
@@ -204,19 +240,17 @@ impl Store {
     /// [`StoreError::Format`] if a later version wrote it, [`StoreError::Corrupt`] if its own notes are damaged, or the
     /// engine's.
     pub fn open(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<(Self, Writer, Opened), StoreError> {
-        let (meta, mut opened) = read_opened(&*engine)?;
-        let (behind, records) = Behind::rebuild(&*engine, &meta)?;
-        opened.records_rebuilt = records;
-        // The newest commit of the run before may not be on disk yet.
-        engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;
-        let inner = Arc::new(Inner::new(engine, options, meta, behind, records));
-        inner.measure()?;
-        inner.load_counts();
-        inner.look_for_room();
-        inner.plan_merge(&inner.committer.lock());
-        let thread = if inner.options.background { Some(spawn(inner.clone())?) } else { None };
-        let handle = Arc::new(Handle { inner, thread: Mutex::new(thread) });
-        Ok((Self { handle: handle.clone() }, Writer { handle }, opened))
+        Self::begin(engine, options)?.finish()
+    }
+
+    /// The first, short part of [`Store::open`]: after it is known where the log is to go on, so that it can be read
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn begin(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<Opening, StoreError> {
+        let (meta, opened) = read_opened(&*engine)?;
+        Ok(Opening { engine, options, meta, opened })
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

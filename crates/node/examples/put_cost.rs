@@ -48,7 +48,7 @@ fn main() {
         letters: Arc::new(NoLetters),
         open_store: Box::new(|path| {
             let engine = LmdbEngine::open(path, LmdbOptions::default())?;
-            Store::open(Arc::new(engine), StoreOptions::default())
+            Store::begin(Arc::new(engine), StoreOptions::default())
         }),
     };
     let begin = OsClock.monotonic();

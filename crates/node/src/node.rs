@@ -19,7 +19,7 @@ use bytes::Bytes;
 use milepost_env::{Clock, Disk, Lock};
 use milepost_machine::{Lessor, Machine, Reader};
 use milepost_mvcc::watch::Hub;
-use milepost_mvcc::{Opened, Store, StoreError, Writer};
+use milepost_mvcc::{Opening, Store, StoreError};
 use milepost_proto::raftpb;
 use milepost_types::{ClusterId, MemberId};
 use parking_lot::Mutex;
@@ -36,8 +36,8 @@ pub(crate) const GAP_MAX: u64 = 5_000;
 /// Bytes of proposals that may be without an answer: bounds memory where etcd has only the count of entries.
 const PROPOSED_BYTES_MAX: u64 = 256 << 20;
 
-/// Opens the store in a directory; the engine under it is the caller's choice.
-pub type OpenStore = Box<dyn FnOnce(&Path) -> Result<(Store, Writer, Opened), StoreError>>;
+/// Begins to open the store in a directory; the engine under it is the caller's choice.
+pub type OpenStore = Box<dyn FnOnce(&Path) -> Result<Opening, StoreError>>;
 
 /// The world that a node lives in.
 pub struct World {
@@ -99,7 +99,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`]. Nothing runs then.
     pub fn start(config: &NodeConfig, world: World) -> Result<Self, StartError> {
-        let parts = Parts::assemble(config, world)?;
+        let parts = Parts::assemble(config, world, Pace::Threads)?;
         let shared = Arc::clone(&parts.shared);
         match parts.spawn() {
             Ok(threads) => Ok(Self { inner: Arc::new(Inner { shared, threads: Mutex::new(Some(threads)) }) }),
@@ -434,6 +434,15 @@ fn log_start(config: &NodeConfig, recovery: &Recovery) {
     config.log.info(message, &[cluster, member, commit, applied]);
 }
 
+/// May a start use threads of its own?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Log and store are read at the same time.
+    Threads,
+    /// One thing after the other.
+    Steps,
+}
+
 /// A node before its threads are started: what each of them will own.
 pub(crate) struct Parts {
     pub shared: Arc<Shared>,
@@ -446,12 +455,25 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Recovers the member and makes its loops; nothing runs yet.
-    pub fn assemble(config: &NodeConfig, world: World) -> Result<Self, StartError> {
+    pub fn assemble(config: &NodeConfig, world: World, pace: Pace) -> Result<Self, StartError> {
         let World { disk, clock, letters, open_store } = world;
         let lock = guard::occupy(&*disk, &config.data_dir, config.wal_dir.as_deref())?;
-        let (store, writer, opened) = open_store(&config.store_path())?;
+        let opening = open_store(&config.store_path())?;
+        let applied = opening.applied();
+        let (opened, recovery) = if pace == Pace::Threads && recovery::has_log(&*disk, config)? {
+            // Each reads some hundred megabytes in a large member that was killed.
+            std::thread::scope(|scope| {
+                let recovery = thread_in(scope, "recovery", || recovery::recover(config, &disk, applied))?;
+                let opened = opening.finish();
+                Ok::<_, StartError>((opened, recovery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+            })?
+        } else {
+            let opened = opening.finish()?;
+            (Ok(opened), recovery::recover(config, &disk, applied))
+        };
+        let (store, writer, opened) = opened?;
+        let mut recovery = recovery?;
         defragmenter::at_start(&store, config.bootstrap_defragment_bytes, &*config.log)?;
-        let mut recovery = recovery::recover(config, &disk, (opened.applied, opened.term))?;
         let mut machine_config = config.machine.clone();
         (machine_config.member_id, machine_config.cluster_id) = (recovery.member, recovery.cluster);
         let (store, writer, opened) = match &recovery.pending {
@@ -528,6 +550,14 @@ impl Parts {
             lock,
         })
     }
+}
+
+fn thread_in<'scope, T: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> Result<std::thread::ScopedJoinHandle<'scope, T>, StartError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run).map_err(StartError::Thread)
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {

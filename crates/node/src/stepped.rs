@@ -13,7 +13,7 @@
 use crate::config::NodeConfig;
 use crate::core::{Core, Input, Persist};
 use crate::install::{self, InstallError, Offered};
-use crate::node::{Node, Parts, World};
+use crate::node::{Node, Pace, Parts, World};
 use crate::recovery::StartError;
 use crate::shell::apply_loop::ApplyJob;
 use crate::shell::keeper::{BegunPoint, KeeperJob};
@@ -71,7 +71,7 @@ impl Stepped {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: &NodeConfig, world: World) -> Result<Self, StartError> {
-        let mut parts = Parts::assemble(config, world)?;
+        let mut parts = Parts::assemble(config, world, Pace::Steps)?;
         let to_send: Arc<Mutex<VecDeque<Job>>> = Arc::default();
         let queue = Arc::clone(&to_send);
         parts.raft.spawn = Box::new(move |job| {

@@ -31,7 +31,7 @@ pub fn open_store(disk: Arc<dyn Disk>, config: &Config, log: Arc<dyn Log>) -> Op
             if engine.is_in_doubt() {
                 compare(&engine, &*log)?;
             }
-            return Store::open(Arc::new(engine), options);
+            return Store::begin(Arc::new(engine), options);
         };
         let path = directory.current().display().to_string();
         log.warn(
@@ -42,7 +42,7 @@ pub fn open_store(disk: Arc<dyn Disk>, config: &Config, log: Arc<dyn Log>) -> Op
         let sound = rescue(&*suspect)?;
         let path = directory.current().display().to_string();
         log.info("the copy of the store is sound and has taken its place", &[("path", path.into())]);
-        Store::open(sound, options)
+        Store::begin(sound, options)
     })
 }
 

@@ -184,7 +184,7 @@ impl Member {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             letters: Arc::clone(&self.outbox) as _,
-            open_store: Box::new(move |_| Store::open(engine, options)),
+            open_store: Box::new(move |_| Store::begin(engine, options)),
         };
         let live = Stepped::start(&self.config, world)?;
         let standing = live.core().standing();

@@ -178,7 +178,7 @@ impl Cluster {
             disk: Arc::new(seat.home.disk.clone()),
             clock: Arc::new(OsClock),
             letters: Arc::new(letters),
-            open_store: Box::new(move |_| Store::open(engine, store)),
+            open_store: Box::new(move |_| Store::begin(engine, store)),
         };
         let node = Node::start(&seat.home.config, world).expect("it starts");
         *seat.own.lock().expect("post") = Some(node.clone());

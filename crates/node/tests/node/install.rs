@@ -174,7 +174,7 @@ impl Follower {
             disk: Arc::new(self.home.disk.clone()),
             clock: Arc::new(OsClock),
             letters: Arc::new(NoLetters),
-            open_store: Box::new(move |_| Store::open(Arc::new(Frail { inner: engine, left }), store)),
+            open_store: Box::new(move |_| Store::begin(Arc::new(Frail { inner: engine, left }), store)),
         };
         Node::start(&self.home.config, world)
     }

@@ -78,7 +78,7 @@ impl Home {
             disk: Arc::new(self.disk.clone()),
             clock,
             letters: Arc::new(NoLetters),
-            open_store: Box::new(move |_| Store::open(engine, store)),
+            open_store: Box::new(move |_| Store::begin(engine, store)),
         };
         Node::start(&self.config, world)
     }
