@@ -269,6 +269,9 @@ pub trait WriteTxn {
     /// If the store refuses; the transaction must then be dropped.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError>;
 
+    /// How many pages the changes so far have met, about: what a commit will write, in pages. For who bounds that.
+    fn pages_met(&self) -> usize;
+
     /// Makes the changes visible, and durable as the crate's essay tells. A transaction that changed nothing does nothing:
     /// it does not make the commit before it durable either.
     ///

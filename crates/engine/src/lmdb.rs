@@ -29,7 +29,7 @@ use map::Map;
 use note::{Looked, Note, Summer};
 use page::{Fault, Found, Meta, Tree, fault};
 pub use tree::RecordCheck;
-use tree::{Pages, Seen, Walk};
+use tree::{Fence, Pages, Seen, Walk};
 
 use milepost_env::tell_of_bus_errors;
 
@@ -410,7 +410,8 @@ impl Engine for LmdbEngine {
         let committed = *self.newest.read();
         let known = self.notes.lock().summer.known();
         self.found(known.compare_lists(self.pages(committed.last_page)))?;
-        Ok(Box::new(LmdbWrite { engine: self, txn, committed, looked: RefCell::new(Looked::new(known)), appended: 0 }))
+        let looked = RefCell::new(Looked::new(known));
+        Ok(Box::new(LmdbWrite { engine: self, txn, committed, looked, lasts: RefCell::default(), appended: 0 }))
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -669,16 +670,34 @@ struct LmdbWrite<'e> {
     /// What the transaction began with: pages that it has not changed are still those.
     committed: State,
     looked: RefCell<Looked>,
+    lasts: RefCell<Lasts<'e>>,
     /// Tables whose end has been looked at, a bit each.
     appended: u32,
+}
+
+/// What a transaction has looked at last: keys that are changed in their order lie on the same leaf many times over.
+#[derive(Default)]
+struct Lasts<'e> {
+    /// Of each table between which keys its last leaf lies, and whether the pages beside it were looked at too.
+    leaves: [Option<(Fence<'e>, bool)>; Table::ALL.len()],
+    /// Leaves that were met, those of each visit.
+    met: usize,
 }
 
 impl LmdbWrite<'_> {
     /// Looks at the pages that LMDB is about to change: it would carry what is wrong with them on into new ones.
     fn look_at(&self, table: Table, key: &[u8], beside: bool) -> Result<(), EngineError> {
+        let lasts = &mut self.lasts.borrow_mut();
+        let last = &lasts.leaves[table.slot()];
+        if last.is_some_and(|(fence, both)| fence.holds(key) && (both || !beside)) {
+            return Ok(());
+        }
         let pages = self.engine.pages(self.committed.last_page);
         let looked = &mut self.looked.borrow_mut();
-        self.engine.found(pages.look_at(&self.committed.tables[table.slot()], key, beside, looked))
+        let fence = self.engine.found(pages.look_at(&self.committed.tables[table.slot()], key, beside, looked))?;
+        lasts.leaves[table.slot()] = Some((fence, beside));
+        lasts.met += 1;
+        Ok(())
     }
 }
 
@@ -706,6 +725,10 @@ impl WriteTxn for LmdbWrite<'_> {
         // Leaves that have become too empty are merged with the next.
         self.look_at(table, key, true)?;
         self.engine.tables[table.slot()].delete(&mut self.txn, key).map_err(|e| self.engine.error("delete")(e))
+    }
+
+    fn pages_met(&self) -> usize {
+        self.lasts.borrow().met
     }
 
     fn commit(self: Box<Self>) -> Result<(), EngineError> {

@@ -273,6 +273,10 @@ impl WriteTxn for MemWrite<'_> {
         Ok(there)
     }
 
+    fn pages_met(&self) -> usize {
+        self.staged.len()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), EngineError> {
         let Self { engine, mut newest, state, staged } = *self;
         drop(state);

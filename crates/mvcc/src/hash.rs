@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::view::{RangeOptions, Reader};
 
 /// Records read in one go: bounds how long a page of the engine stays in use by a hash.
-const CHUNK: usize = 2000;
+const CHUNK: usize = 4000;
 /// Compaction hashes that are remembered, as in etcd.
 pub(crate) const KEPT_HASHES: usize = 10;
 
@@ -196,17 +196,32 @@ impl Hasher {
 
     fn bytes(&mut self, reader: &Reader<'_>) -> Result<(), StoreError> {
         let from = self.next;
-        let next = reader.each_record(from, self.revision, CHUNK, &mut |record| {
-            if self.counts(record) {
-                encode(record, &mut self.bytes);
-                self.crc = crc32c::crc32c_append(self.crc, &self.bytes);
-            }
-        })?;
+        let next = reader.each_record(from, self.revision, CHUNK, &mut |record| self.hash(record))?;
         match next {
             Some(next) => self.next = next,
             None => self.enter(Stage::Done),
         }
         Ok(())
+    }
+
+    fn hash(&mut self, record: &HistoryRef<'_>) {
+        if self.counts(record) {
+            encode(record, &mut self.bytes);
+            self.crc = crc32c::crc32c_append(self.crc, &self.bytes);
+        }
+    }
+
+    /// May a walk from `from` up to main revision `bound` take the rest of the hash along, by [`Hasher::take`]?
+    pub fn goes_along(&self, from: Revision, bound: i64) -> bool {
+        self.stage == Stage::Bytes && self.next >= from && self.revision == bound
+    }
+
+    /// Takes the next record of such a walk. One that it has had is passed over.
+    pub fn take(&mut self, record: &HistoryRef<'_>) {
+        if record.revision >= self.next {
+            self.hash(record);
+            self.next = Revision::new(record.revision.main, record.revision.sub + 1);
+        }
     }
 
     fn enter(&mut self, stage: Stage) {

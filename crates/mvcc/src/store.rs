@@ -34,7 +34,8 @@ pub struct StoreOptions {
     /// Or when they are spread over so many records of history: twice as many, and a generation, are the most that a start
     /// has to read again.
     pub behind_records: u64,
-    /// Records that one step of a compaction looks at: bounds how long a commit may have to wait for it.
+    /// Records that one step of a compaction looks at, or fewer if they lie far apart: bounds how long a commit may have to
+    /// wait for it.
     pub compaction_batch: usize,
     /// Pause between such steps.
     pub compaction_sleep: Duration,
@@ -55,7 +56,7 @@ impl Default for StoreOptions {
             gen_age: Duration::from_millis(500),
             behind_bytes: 48 << 20,
             behind_records: 500_000,
-            compaction_batch: 1000,
+            compaction_batch: 4000,
             compaction_sleep: Duration::from_millis(10),
             compaction_hash: false,
             block_keys: 512,

@@ -77,6 +77,12 @@ pub(super) struct Fence<'m> {
     pub high: Option<&'m [u8]>,
 }
 
+impl Fence<'_> {
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.low.is_none_or(|low| key >= low) && self.high.is_none_or(|high| key < high)
+    }
+}
+
 impl<'m> Pages<'m> {
     pub fn raw(&self, number: u64, pages: u64) -> Found<&'m [u8]> {
         let end = number.saturating_add(pages);
@@ -187,10 +193,11 @@ impl<'m> Pages<'m> {
     }
 
     /// Looks at the pages that a change of `key` may touch: the leaf and the branches above it, and with `beside` those
-    /// next to each. Branches are compared with what is known of them.
-    pub fn look_at(&self, tree: &Tree, key: &[u8], beside: bool, known: &mut Looked) -> Found<()> {
+    /// next to each. Branches are compared with what is known of them. The answer is between which keys all others would
+    /// have led to the same pages.
+    pub fn look_at(&self, tree: &Tree, key: &[u8], beside: bool, known: &mut Looked) -> Found<Fence<'m>> {
         if tree.is_empty() {
-            return Ok(());
+            return Ok(Fence::default());
         }
         let (mut number, mut fence) = (tree.root, Fence::default());
         let levels = depth(tree)?;
@@ -209,7 +216,8 @@ impl<'m> Pages<'m> {
             fence = self.fence(branch, slot, fence)?;
             number = branch.child(slot)?;
         }
-        self.leaf(number, fence).map(drop)
+        self.leaf(number, fence)?;
+        Ok(fence)
     }
 
     pub fn value(&self, node: &Node<'m>) -> Found<&'m [u8]> {

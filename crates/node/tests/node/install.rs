@@ -101,6 +101,10 @@ impl WriteTxn for FrailWrite<'_> {
         self.inner.delete(table, key)
     }
 
+    fn pages_met(&self) -> usize {
+        self.inner.pages_met()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), EngineError> {
         self.engine.step("commit")?;
         self.inner.commit()

@@ -35,7 +35,7 @@ pub(super) const TRACING: &[Flag] = rows! { Tracing:
 pub(super) const UPKEEP: &[Flag] = rows! { Upkeep:
 "corrupt-check-time"            Span,     "0s",    Works, "Compare the members' hashes this often; 0: never.";
 "compact-hash-check-time"       Span,     "1m0s",  Works, "Compare the hashes of compactions this often.";
-"compaction-batch-limit"        Signed,   "0",     Works, "Revisions that one step of a compaction looks at; 0: 1000.";
+"compaction-batch-limit"        Signed,   "0",     Works, "Revisions that one step of a compaction looks at; 0: 4000.";
 "compaction-sleep-interval"     Span,     "0s",    Works, "Pause between such steps; 0: 10ms.";
 "watch-progress-notify-interval" Span,    "0s",    Works, "Time between progress replies to watchers that ask for them; 0: 10m; at least 100ms.";
 "downgrade-check-time"          Span,     "5s",    Works, "Look for the end of a downgrade this often; 0: never.";
