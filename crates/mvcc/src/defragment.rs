@@ -12,13 +12,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use milepost_engine::{Engine, ReadTxn, Table};
+use milepost_engine::{Engine, Table};
 use milepost_types::Revision;
 
-use crate::codec;
+use crate::codec::{self, is_sealed};
 use crate::commit::Committer;
 use crate::error::StoreError;
-use crate::salvage::{append, copy, read_chunk};
 use crate::shared::Inner;
 use crate::store::{Durable, Store, Work};
 use crate::view::ViewState;
@@ -27,6 +26,10 @@ use crate::view::ViewState;
 const LITTLE: i64 = 2000;
 /// Rounds of catching up after which a store that is written faster than copied makes commits wait all the same.
 const ROUNDS: usize = 10;
+
+/// Bytes that are copied in one transaction. The log's sync may have to wait for that one's: two milliseconds or so where the
+/// disk writes half a gigabyte per second.
+const PIECE_BYTES: usize = 1 << 20;
 
 impl Store {
     /// Rewrites the store without its free space; blocks the caller until it is done, and nobody else.
@@ -86,18 +89,21 @@ impl Drop for CurrentStays {
 fn copy_and_switch(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let old = inner.engine();
     let new = old.successor(old.sizes()?.in_use)?;
-    let (next, _current_stays) = inner.fill(&*old, &*new).inspect_err(|_| new.retire())?;
-    inner.switch(&*old, &new, next)
+    // A piece is not more than is committed at once.
+    let copy = Copying { old: &*old, new: &*new, max_rows: inner.options.gen_changes };
+    let (next, _current_stays) = inner.fill(&copy).inspect_err(|_| new.retire())?;
+    inner.switch(&copy, &new, next)
 }
 
 impl Inner {
     /// Copies everything that is committed, all but the last few revisions; answers with the first that is missing.
-    fn fill(self: &Arc<Self>, old: &dyn Engine, new: &dyn Engine) -> Result<(Revision, CurrentStays), StoreError> {
+    fn fill(self: &Arc<Self>, copy: &Copying<'_>) -> Result<(Revision, CurrentStays), StoreError> {
         let newest = self.committer.lock().committed.revision;
         let end = Revision::end_of(newest).to_bytes();
-        self.copy_table(old, new, Table::History, Bound::Included(&end))?;
+        let go_on = || self.check_open();
+        copy.rows(Table::History, Bound::Unbounded, Bound::Included(&end), go_on)?;
         let current_stays = CurrentStays::new(self.clone());
-        self.copy_table(old, new, Table::Current, Bound::Unbounded)?;
+        copy.rows(Table::Current, Bound::Unbounded, Bound::Unbounded, go_on)?;
         let mut next = Revision::new(newest + 1, 0);
         for _ in 0..ROUNDS {
             let newest = self.committer.lock().committed.revision;
@@ -105,26 +111,20 @@ impl Inner {
                 break;
             }
             self.check_open()?;
-            next = catch_up(old, new, next, newest)?;
+            next = copy.catch_up(next, newest)?;
         }
         self.check_open()?;
         Ok((next, current_stays))
     }
 
-    fn copy_table(&self, old: &dyn Engine, new: &dyn Engine, table: Table, to: Bound<&[u8]>) -> Result<(), StoreError> {
-        copy(old, table, to, &mut check, &mut |chunk| {
-            self.check_open()?;
-            append(new, table, chunk)
-        })
-    }
-
-    /// Copies the rest and lets the copy take the place of `old`.
-    fn switch(&self, old: &dyn Engine, new: &Arc<dyn Engine>, next: Revision) -> Result<(), StoreError> {
+    /// Copies the rest and lets the copy take the place of the old engine.
+    fn switch(&self, copy: &Copying<'_>, new: &Arc<dyn Engine>, next: Revision) -> Result<(), StoreError> {
         let committer: &Committer = &self.committer.lock();
-        copy_rest(old, &**new, next, committer.committed.revision).inspect_err(|_| new.retire())?;
+        copy.rest(next, committer.committed.revision).inspect_err(|_| new.retire())?;
         // From here on the copy may be what the next start opens: its files stay, whatever fails.
         // If this fails the next start may open either, and only one of them will hold what is committed from here on.
-        old.give_way().map_err(|error| self.fail(&format!("switch to the defragmented store failed: {error}")))?;
+        let switched = copy.old.give_way();
+        switched.map_err(|error| self.fail(&format!("switch to the defragmented store failed: {error}")))?;
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         let mut core = self.core.lock();
         let state = ViewState { engine: new.clone(), ..core.state.parts() };
@@ -134,35 +134,74 @@ impl Inner {
     }
 }
 
-/// Copies what [`Inner::fill`] has left, and syncs the copy. Nothing is committed meanwhile.
-fn copy_rest(old: &dyn Engine, new: &dyn Engine, next: Revision, newest: i64) -> Result<(), StoreError> {
-    catch_up(old, new, next, newest)?;
-    for table in Table::ALL {
-        if !matches!(table, Table::History | Table::Current) {
-            copy(old, table, Bound::Unbounded, &mut check, &mut |chunk| append(new, table, chunk))?;
+/// From where to where.
+struct Copying<'e> {
+    old: &'e dyn Engine,
+    new: &'e dyn Engine,
+    /// Rows that are copied in one transaction.
+    max_rows: usize,
+}
+
+impl Copying<'_> {
+    /// Copies what [`Inner::fill`] has left, and syncs the copy. Nothing is committed meanwhile.
+    fn rest(&self, next: Revision, newest: i64) -> Result<(), StoreError> {
+        self.catch_up(next, newest)?;
+        for table in Table::ALL {
+            if !matches!(table, Table::History | Table::Current) {
+                self.rows(table, Bound::Unbounded, Bound::Unbounded, || Ok(()))?;
+            }
         }
+        Ok(self.new.sync()?)
     }
-    Ok(new.sync()?)
-}
 
-/// Copies the revisions from `from` up to main revision `to`. The newest records of their keys are behind, and stay there.
-fn catch_up(old: &dyn Engine, new: &dyn Engine, from: Revision, to: i64) -> Result<Revision, StoreError> {
-    let (mut from, end) = (from.to_bytes().to_vec(), Revision::end_of(to).to_bytes());
-    loop {
-        let (first, last) = (Bound::Included(&from[..]), Bound::Included(&end[..]));
-        let chunk = read_chunk(old, Table::History, first, last, &mut check)?;
-        let Some((newest_key, _)) = chunk.last() else { return Ok(Revision::new(to + 1, 0)) };
-        // The shortest key above it.
-        from = [newest_key, &[0][..]].concat();
-        append(new, Table::History, &chunk)?;
+    /// Copies the revisions from `from` up to main revision `to`. The newest records of their keys are behind, and stay
+    /// there.
+    fn catch_up(&self, from: Revision, to: i64) -> Result<Revision, StoreError> {
+        let (first, end) = (from.to_bytes(), Revision::end_of(to).to_bytes());
+        self.rows(Table::History, Bound::Included(&first), Bound::Included(&end), || Ok(()))?;
+        Ok(Revision::new(to + 1, 0))
     }
-}
 
-fn check(_: &dyn ReadTxn, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-    match table {
-        Table::History => codec::decode_history(key, value).map(drop),
-        Table::Current => codec::decode_current(key, value).map(drop),
-        Table::Attached => codec::decode_attached(key, value).map(drop),
-        _ => codec::decode_row(table, key, value).map(drop),
+    /// Copies the rows of `table` from `from` up to `to`, which lie above everything in the copy's, a piece at a time.
+    fn rows(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        go_on: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut last = self.piece(table, from, to)?;
+        while let Some(key) = last {
+            go_on()?;
+            last = self.piece(table, Bound::Excluded(&key), to)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first of those rows, from page to page; the answer is the key of the last. A row keeps its checksum,
+    /// which is all that is looked at.
+    fn piece(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<Option<Vec<u8>>, StoreError> {
+        // Half-full pages, and those above them.
+        self.new.reserve(2 * PIECE_BYTES as u64 + (1 << 20));
+        let mut txn = self.new.write()?;
+        let last = {
+            let read = self.old.read()?;
+            let mut cursor = read.scan(table, from, to)?;
+            let (mut last, mut rows, mut bytes) = (None, 0, 0);
+            while rows < self.max_rows && bytes < PIECE_BYTES {
+                let Some((key, value)) = cursor.next()? else { break };
+                if !is_sealed(key, value) {
+                    return Err(codec::corrupt(table, key, "checksum mismatch"));
+                }
+                txn.append(table, key, value)?;
+                (rows, bytes) = (rows + 1, bytes + key.len() + value.len());
+                last = Some(key);
+            }
+            last.map(<[u8]>::to_vec)
+        };
+        if last.is_some() {
+            txn.commit()?;
+        }
+        Ok(last)
     }
 }

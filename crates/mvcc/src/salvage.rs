@@ -83,7 +83,7 @@ pub fn salvage(from: &dyn Engine, to: &dyn Engine) -> Result<Walked, StoreError>
 pub(crate) type Chunk = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Adds `chunk`, which lies above everything in `table`.
-pub(crate) fn append(to: &dyn Engine, table: Table, chunk: &Chunk) -> Result<(), StoreError> {
+fn append(to: &dyn Engine, table: Table, chunk: &Chunk) -> Result<(), StoreError> {
     to.reserve(room_needed(chunk));
     let mut txn = to.write()?;
     for (key, value) in chunk {
@@ -117,10 +117,10 @@ fn walk(
 }
 
 /// Looks at a record while its transaction lasts.
-pub(crate) type Check<'c> = &'c mut dyn FnMut(&dyn ReadTxn, Table, &[u8], &[u8]) -> Result<(), StoreError>;
+type Check<'c> = &'c mut dyn FnMut(&dyn ReadTxn, Table, &[u8], &[u8]) -> Result<(), StoreError>;
 
 /// Calls `each` with the records of `table` from its start up to `to`, a chunk at a time, after `check` has seen them.
-pub(crate) fn copy(
+fn copy(
     engine: &dyn Engine,
     table: Table,
     to: Bound<&[u8]>,
@@ -138,7 +138,7 @@ pub(crate) fn copy(
 }
 
 /// The first records of `table` between `from` and `to`.
-pub(crate) fn read_chunk(
+fn read_chunk(
     engine: &dyn Engine,
     table: Table,
     from: Bound<&[u8]>,
