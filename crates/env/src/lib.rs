@@ -31,6 +31,7 @@ mod memory;
 mod os_disk;
 mod rng;
 mod sim;
+mod turns;
 mod unsynced;
 
 pub use bus_error::tell_of_bus_errors;
@@ -40,4 +41,5 @@ pub use memory::{keep_pages_small, lock_memory};
 pub use os_disk::OsDisk;
 pub use rng::{OsRng, Rng, SeededRng};
 pub use sim::{Counts, CrashReport, Fault, SimDisk};
+pub use turns::ShortTurns;
 pub use unsynced::Unsynced;
