@@ -142,6 +142,11 @@ impl Core {
     pub fn is_full(&self, options: &StoreOptions) -> bool {
         self.changes >= options.gen_changes || self.size_bytes >= options.gen_bytes
     }
+
+    /// Does the active generation take another entry, or can it be sealed?
+    pub fn has_room(&self, options: &StoreOptions) -> bool {
+        !self.is_full(options) || self.state.sealed.is_none()
+    }
 }
 
 /// Everything behind the handles.
@@ -284,7 +289,7 @@ impl Inner {
         let mut stalled = false;
         // Once the store is closed nothing will make room, and what is applied is in the log.
         let no_hope = |core: &Core| core.stop || self.failed.get().is_some();
-        while core.is_full(&self.options) && core.state.sealed.is_some() && !no_hope(&core) {
+        while !core.has_room(&self.options) && !no_hope(&core) {
             if !stalled {
                 stalled = true;
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);

@@ -329,6 +329,12 @@ impl Store {
         if self.inner().short_of_space.load(Ordering::Relaxed) { SpaceState::Low } else { SpaceState::Ok }
     }
 
+    /// Would the next entry begin at once? If not, it waits until a generation is committed.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inner().core.lock().has_room(&self.inner().options)
+    }
+
     /// Why the store must not be used again, if so: the member has to stop.
     #[must_use]
     pub fn failed(&self) -> Option<Arc<str>> {

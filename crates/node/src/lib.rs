@@ -19,11 +19,12 @@
 //! - `recovery` turns a directory into a place to go on from, or refuses with a sentence.
 //! - [`log`] is how every room speaks to the operator.
 //!
-//! A single member is a cluster of one voter and takes the same path as any other.
+//! A single member is a cluster of one voter and takes the same path as any other; with little to do, its Raft thread
+//! takes the turns of the other two itself.
 //!
 //! What never happens here: anything about keys, leases or members (that is `machine`), bytes of the log's files (`wal`),
 //! anything about clients or sockets (`api`, `peers`). No thread waits for another member or a client; the log thread
-//! alone waits for the disk.
+//! alone waits for the disk, or the Raft thread of a member that is alone.
 //!
 //! Rules and their reasons: the design log, sections 1 to 4. Sources of behaviour: etcd 3.7.1 `server/etcdserver`.
 

@@ -14,9 +14,10 @@ use crate::shell::keeper::Keeper;
 use crate::shell::log_loop::LogLoop;
 use crate::shell::raft_loop::{Command, MESSAGE_SNAPSHOT, RaftLoop, Succession, TellStatus};
 use crate::shell::shared::{LeaderWatcher, MembershipAt, Shared, StopReason};
+use crate::shell::turns::Turns;
 use crate::waiter::{Completion, NodeError, Waiter};
 use bytes::Bytes;
-use milepost_env::{Clock, Disk, Lock};
+use milepost_env::{Clock, Disk, Lock, ShortTurns};
 use milepost_machine::{Lessor, Machine, Reader};
 use milepost_mvcc::watch::Hub;
 use milepost_mvcc::{Opening, Store, StoreError};
@@ -86,8 +87,10 @@ struct Inner {
 struct Threads {
     raft: JoinHandle<()>,
     log: JoinHandle<()>,
-    apply: JoinHandle<Machine>,
+    apply: JoinHandle<()>,
     keeper: JoinHandle<()>,
+    /// What the apply thread works with; the Raft thread, too, takes turns at it.
+    machine: Arc<Mutex<ApplyLoop>>,
     lock: Box<dyn Lock>,
 }
 
@@ -389,14 +392,17 @@ impl Inner {
     fn stop(&self) {
         self.shared.stop(StopReason::Asked);
         let Some(threads) = self.threads.lock().take() else { return };
-        let Threads { raft, log, apply, keeper, lock } = threads;
+        let Threads { raft, log, apply, keeper, machine, lock } = threads;
         // A thread that panicked has said so; the others' ends are still to be waited for.
-        let ends = [raft.join().is_ok(), log.join().is_ok(), keeper.join().is_ok()];
-        // Before apply is waited for: it may be waiting for room in a store whose disk is full.
+        let mut ends = vec![log.join().is_ok(), keeper.join().is_ok()];
+        // Before those are waited for that apply: they may be waiting for room in a store whose disk is full.
         self.shared.store().close();
         self.shared.defragmenter.stop();
-        if let Ok(machine) = apply.join() {
-            machine.into_writer().stop();
+        ends.push(raft.join().is_ok());
+        if apply.join().is_ok()
+            && let Some(apply) = Arc::into_inner(machine)
+        {
+            apply.into_inner().into_machine().into_writer().stop();
         }
         // A received snapshot may have taken its place at the last moment.
         self.shared.store().close();
@@ -519,6 +525,7 @@ impl Parts {
             snap_dir: config.snap_path(),
             hard_state: restart.hard_state,
             written_commit: 0,
+            failed: false,
         };
         let apply = ApplyLoop::new(
             Arc::clone(&shared),
@@ -541,12 +548,17 @@ impl Parts {
     }
 
     fn spawn(self) -> std::io::Result<Threads> {
-        let Self { raft, log, apply, keeper, lock, .. } = self;
+        let Self { shared, raft, log, apply, keeper, lock } = self;
+        let (log, apply) = (Arc::new(Mutex::new(log)), Arc::new(Mutex::new(apply)));
+        let machine = Arc::clone(&apply);
+        let turns = Turns::new(Arc::clone(&shared), Arc::clone(&log), Arc::clone(&apply));
+        let (for_log, for_apply) = (Arc::clone(&shared), shared);
         Ok(Threads {
-            log: thread("log", move || log.run())?,
-            apply: thread("apply", move || apply.run())?,
             keeper: thread("keeper", move || keeper.run())?,
-            raft: thread("raft", move || raft.run())?,
+            log: prompt_thread("log", move || LogLoop::run(&for_log, &log))?,
+            apply: prompt_thread("apply", move || ApplyLoop::run(&for_apply, &apply))?,
+            raft: prompt_thread("raft", move || raft.run(turns))?,
+            machine,
             lock,
         })
     }
@@ -558,6 +570,14 @@ fn thread_in<'scope, T: Send + 'scope>(
     run: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<std::thread::ScopedJoinHandle<'scope, T>, StartError> {
     std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run).map_err(StartError::Thread)
+}
+
+/// For those whom clients and other members wait for.
+fn prompt_thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread(name, || {
+        let _short_turns = ShortTurns::begin();
+        run();
+    })
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use milepost_api::{ApiConfig, DoorError, Doors};
-use milepost_env::OsClock;
+use milepost_env::{OsClock, ShortTurns};
 use milepost_node::log::{Level, Log, Value};
 use milepost_node::{Node, StopReason};
 use milepost_peers::Transport;
@@ -178,9 +178,13 @@ struct AllDoors {
 
 impl AllDoors {
     fn open(peers: ApiConfig, clients: ApiConfig, post: Arc<Post>, node: &Node) -> Result<Self, End> {
+        // A door waits, does a little and waits again, with clients on the other side.
+        let short_turns = ShortTurns::begin();
         let start = |config| Doors::start(config, Arc::new(node.clone()));
         let peers = start(peers).map_err(|error| End::start(in_gos_words(error)))?;
-        match start(clients) {
+        let clients = start(clients);
+        drop(short_turns);
+        match clients {
             Ok(clients) => Ok(Self { peers, clients, post }),
             // etcd opens certificates of clients only when it serves.
             Err(DoorError::Tls(why)) => Err(End { message: "listener failed", ..End::start(why) }),

@@ -1,4 +1,5 @@
-//! The apply thread: owns the state machine, applies in log order, answers in batches. It waits for no disk.
+//! The apply thread: owns the state machine, applies in log order, answers in batches. It waits for no disk. Of a lone
+//! member's few entries the Raft thread takes its turns, see [`super::turns`].
 
 use super::duties::Duty;
 use super::keeper::{KeeperJob, Replaced};
@@ -14,6 +15,7 @@ use milepost_machine::{Applied, Effect, Entry, EntryKind, Machine, Reply, Versio
 use milepost_mvcc::{Store, Writer};
 use milepost_proto::raftpb;
 use milepost_types::{LogIndex, Term};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -56,6 +58,7 @@ pub(crate) struct ApplyLoop {
     commit_at_start: u64,
     ids: Vec<u64>,
     waiting: Vec<Option<Pending>>,
+    failed: bool,
 }
 
 impl ApplyLoop {
@@ -80,32 +83,35 @@ impl ApplyLoop {
             commit_at_start,
             ids: Vec::new(),
             waiting: Vec::new(),
+            failed: false,
         }
     }
 
-    /// Runs until the queue is closed, or an entry cannot be applied. Gives the machine back.
-    pub fn run(mut self) -> Machine {
-        let shared = Arc::clone(&self.shared);
+    /// Runs until the queue is closed, or an entry cannot be applied.
+    pub fn run(shared: &Shared, apply: &Mutex<Self>) {
         let mut jobs = Vec::new();
-        while shared.to_apply.take(&mut jobs, None) {
-            for job in jobs.drain(..) {
-                if !self.turn(job) {
-                    return self.machine;
-                }
+        while shared.to_apply.wait() {
+            let mut apply = apply.lock();
+            // Not before it is this thread's turn: entries are applied in order.
+            shared.to_apply.take_now(&mut jobs);
+            if !jobs.drain(..).all(|job| apply.turn(job)) {
+                return;
             }
         }
-        self.machine
     }
 
     /// Does one job; false if the member must stop.
     pub fn turn(&mut self, job: ApplyJob) -> bool {
-        match job {
-            ApplyJob::Entries(entries) => entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)),
-            ApplyJob::Snapshot(snapshot) => {
-                let metadata = snapshot.metadata.unwrap_or_default();
-                self.install(metadata.index(), metadata.term())
-            }
-        }
+        // Nothing is applied after what could not be.
+        self.failed = self.failed
+            || !match job {
+                ApplyJob::Entries(entries) => entries.chunks(BATCH_ENTRIES).all(|batch| self.batch(batch)),
+                ApplyJob::Snapshot(snapshot) => {
+                    let metadata = snapshot.metadata.unwrap_or_default();
+                    self.install(metadata.index(), metadata.term())
+                }
+            };
+        !self.failed
     }
 
     /// Another member's snapshot, which is durable in log and store, takes the place of the state; false if the member
@@ -160,6 +166,11 @@ impl ApplyLoop {
         let (store, writer, opened) = imported.take_over().map_err(|error| error.to_string())?;
         let writer = self.machine.replace(store, writer, &opened).map_err(|error| error.to_string())?;
         Ok((old, writer))
+    }
+
+    /// The state machine, when all is over.
+    pub fn into_machine(self) -> Machine {
+        self.machine
     }
 
     /// The state machine.

@@ -1,4 +1,5 @@
-//! The log thread: everything that waits is written at once and synced once.
+//! The log thread: everything that waits is written at once and synced once. Of a lone member's small writes the Raft
+//! thread takes its turns, see [`super::turns`].
 
 use super::raft_loop::Command;
 use super::shared::Shared;
@@ -8,6 +9,7 @@ use milepost_env::Disk;
 use milepost_proto::raftpb::{self, HardState};
 use milepost_types::{LogIndex, Term};
 use milepost_wal::{SnapshotMark, Wal, WalError, snap};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,15 +45,19 @@ pub(crate) struct LogLoop {
     pub hard_state: HardState,
     /// Commit index in the log's newest hard state; 0 if this thread wrote none.
     pub written_commit: u64,
+    /// Nothing is written any more.
+    pub failed: bool,
 }
 
 impl LogLoop {
     /// Runs until the queue is closed, or the log fails.
-    pub fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
+    pub fn run(shared: &Shared, log: &Mutex<Self>) {
         let mut jobs = Vec::new();
-        while shared.to_log.take(&mut jobs, None) {
-            if !self.turn(&mut jobs) {
+        while shared.to_log.wait() {
+            let mut log = log.lock();
+            // Not before it is this thread's turn: jobs are done in order.
+            shared.to_log.take_now(&mut jobs);
+            if !log.turn(&mut jobs) {
                 return;
             }
         }
@@ -59,7 +65,11 @@ impl LogLoop {
 
     /// Does all of `jobs`; false if the log has failed and the member stops.
     pub fn turn(&mut self, jobs: &mut Vec<LogJob>) -> bool {
+        if self.failed {
+            return false;
+        }
         let Err(error) = self.batch(jobs) else { return true };
+        self.failed = true;
         self.shared.broken(error);
         // The keeper may wait for a job that came meanwhile.
         self.shared.to_log.abandon();

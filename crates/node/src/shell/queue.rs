@@ -25,15 +25,25 @@ impl<T> Default for Queue<T> {
 impl<T> Queue<T> {
     /// Puts one in; it comes back if the queue is closed.
     pub fn push(&self, item: T) -> Result<(), T> {
+        self.lay(item)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// As [`Queue::push`], but nobody is told: whoever lays it there takes it out again, or calls [`Queue::wake`].
+    pub fn lay(&self, item: T) -> Result<(), T> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(item);
         }
         state.items.push(item);
-        drop(state);
+        Ok(())
+    }
+
+    /// Tells the taker that something waits.
+    pub fn wake(&self) {
         // Costs a system call only while the thread is parked.
         self.arrived.notify_one();
-        Ok(())
     }
 
     /// Nothing goes in any more; what is in can still be taken.
@@ -78,6 +88,20 @@ impl<T> Queue<T> {
         std::mem::swap(&mut state.items, taken);
         !(taken.is_empty() && state.closed)
     }
+
+    /// Waits until something can be taken; false once the queue is closed and nothing is left.
+    pub fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while state.items.is_empty() && !state.closed {
+            self.arrived.wait(&mut state);
+        }
+        !state.items.is_empty()
+    }
+
+    /// Swaps what is there into `taken`, which must be empty.
+    pub fn take_now(&self, taken: &mut Vec<T>) {
+        std::mem::swap(&mut self.state.lock().items, taken);
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +129,26 @@ mod tests {
         }
         writer.join().expect("the writer ends");
         assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_laid_there_is_found_by_who_comes_first() {
+        let queue = Queue::default();
+        queue.lay(1).expect("open");
+        let mut taken = Vec::new();
+        queue.take_now(&mut taken);
+        assert_eq!(taken, [1]);
+        queue.lay(2).expect("open");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| queue.wait());
+            queue.wake();
+            assert!(waits.join().expect("it ends"));
+        });
+        queue.close();
+        assert!(queue.wait(), "what is in can still be taken");
+        taken.clear();
+        queue.take_now(&mut taken);
+        assert_eq!((taken, queue.wait(), queue.lay(3)), (vec![2], false, Err(3)));
     }
 
     #[test]

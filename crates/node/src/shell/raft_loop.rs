@@ -8,6 +8,7 @@ use super::role_log::{log_role_change, log_step};
 use super::sender::{self, Spawn};
 use super::shared::{Shared, StopReason};
 use super::space::{Space, Verdict};
+use super::turns::Turns;
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::letters::Letters;
 use crate::log::{Level, Value};
@@ -118,6 +119,9 @@ pub(crate) struct RaftLoop {
     shared_to: u64,
     /// When a removed member stops.
     stop_at: Option<Duration>,
+    /// Something was laid into the queue to the log and nobody was told; likewise for apply.
+    laid_for_log: bool,
+    laid_for_apply: bool,
 }
 
 impl RaftLoop {
@@ -152,15 +156,18 @@ impl RaftLoop {
             told_applied,
             shared_to: 0,
             stop_at: None,
+            laid_for_log: false,
+            laid_for_apply: false,
         }
     }
 
     /// Runs until the queue is closed, or the core stops.
-    pub fn run(mut self) {
+    pub fn run(mut self, mut turns: Turns) {
         let shared = Arc::clone(&self.shared);
         let mut commands = Vec::new();
         self.begin();
         loop {
+            self.take_small_turns(&mut turns);
             // Before the queue is taken: conf changes are reported through it before they count as applied.
             let applied = shared.applied();
             let wait = self.next_tick.saturating_sub(shared.now());
@@ -170,6 +177,16 @@ impl RaftLoop {
             self.round(&mut commands, applied);
         }
         self.fail_everybody();
+    }
+
+    /// Sees to it that what was laid into queues is done. Answers come before what makes the next ones wait.
+    fn take_small_turns(&mut self, turns: &mut Turns) {
+        if std::mem::take(&mut self.laid_for_apply) {
+            turns.apply();
+        }
+        if std::mem::take(&mut self.laid_for_log) {
+            turns.log();
+        }
     }
 
     /// Before the first round.
@@ -419,13 +436,23 @@ impl RaftLoop {
         // Pushing into a closed queue: the node stops, and nothing of this was promised to anybody.
         match effect {
             Effect::Persist(persist) => {
-                let _ = self.shared.to_log.push(LogJob::Persist(persist));
+                if self.core.is_alone() {
+                    let _ = self.shared.to_log.lay(LogJob::Persist(persist));
+                    self.laid_for_log = true;
+                } else {
+                    let _ = self.shared.to_log.push(LogJob::Persist(persist));
+                }
             }
             Effect::Send(messages) => self.send(messages),
             Effect::Apply(entries) => {
                 let committed = entries.last().map_or(0, raftpb::Entry::index);
                 self.shared.metrics.proposals_committed_total.fetch_max(committed, Ordering::Relaxed);
-                let _ = self.shared.to_apply.push(ApplyJob::Entries(entries));
+                if self.core.is_alone() {
+                    let _ = self.shared.to_apply.lay(ApplyJob::Entries(entries));
+                    self.laid_for_apply = true;
+                } else {
+                    let _ = self.shared.to_apply.push(ApplyJob::Entries(entries));
+                }
             }
             Effect::ApplySnapshot(snapshot) => {
                 let _ = self.shared.to_apply.push(ApplyJob::Snapshot(snapshot));

@@ -52,7 +52,7 @@ pub(crate) struct Positions {
     /// 0: unknown.
     pub leader: AtomicU64,
     pub committed: AtomicU64,
-    /// Everything up to here is visible to reads. Only the apply thread moves it.
+    /// Everything up to here is visible to reads. Only who has the turn to apply moves it.
     pub applied: AtomicU64,
     /// [`crate::core::Role`] as a number.
     pub role: AtomicU64,

@@ -12,4 +12,5 @@ mod points;
 mod refusals;
 mod snapshots;
 mod space;
+mod turns;
 mod world;
