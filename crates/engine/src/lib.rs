@@ -20,6 +20,7 @@
 //! lost no committed prefix in 60 of 60 simulated power losses; without any sync 1 in 100 survived.)
 
 mod directory;
+pub mod hint;
 pub mod lmdb;
 pub mod mem;
 mod table;
@@ -212,6 +213,23 @@ pub trait ReadTxn {
     /// # Errors
     /// If the store cannot be read.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError>;
+
+    /// The values of several keys, in their order, appended to `found`: as asked for one by one, but memory is waited for
+    /// together.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn get_each<'t>(
+        &'t self,
+        table: Table,
+        keys: &[&[u8]],
+        found: &mut Vec<Option<&'t [u8]>>,
+    ) -> Result<(), EngineError> {
+        for key in keys {
+            found.push(self.get(table, key)?);
+        }
+        Ok(())
+    }
 
     /// Walks keys from `from` to `to`, ascending.
     ///

@@ -7,6 +7,7 @@
 //! - LMDB has no checksums and trusts what its pages say. So reads go through [`tree`], which does not, and a start asks
 //!   [`note`] first whether the file is what the last commit left. LMDB itself begins and ends transactions, and writes.
 
+mod many;
 mod map;
 mod note;
 mod page;
@@ -634,6 +635,16 @@ impl ReadTxn for LmdbRead<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
         let pages = self.engine.pages(self.state.last_page);
         self.engine.found(pages.get(&self.state.tables[table.slot()], key))
+    }
+
+    fn get_each<'t>(
+        &'t self,
+        table: Table,
+        keys: &[&[u8]],
+        found: &mut Vec<Option<&'t [u8]>>,
+    ) -> Result<(), EngineError> {
+        let pages = self.engine.pages(self.state.last_page);
+        self.engine.found(many::get_each(pages, &self.state.tables[table.slot()], keys, found))
     }
 
     fn scan<'t>(

@@ -64,6 +64,17 @@ fn memory_and_disk_agree() {
             engine.read().expect("read").last(Table::Lease).expect("last").map(|(key, _)| key.to_vec())
         };
         assert_eq!(last(&disk), last(&memory));
+        let asked: Vec<[u8; 3]> = (0..40).map(|_| rng.random_range(0..62_u8)).map(|key| [key, 0, key]).collect();
+        let asked: Vec<&[u8]> = asked.iter().map(|key| &key[..]).collect();
+        for engine in engines {
+            let txn = engine.read().expect("read");
+            let mut found = vec![None];
+            txn.get_each(Table::Lease, &asked, &mut found).expect("get each");
+            let one_by_one = asked.iter().map(|key| txn.get(Table::Lease, key).expect("get"));
+            assert_eq!(found, std::iter::once(None).chain(one_by_one).collect::<Vec<_>>());
+            txn.get_each(Table::Auth, &asked, &mut found).expect("get each");
+            assert!(found[41..].len() == 40 && found[41..].iter().all(Option::is_none), "nothing is there");
+        }
     }
 }
 

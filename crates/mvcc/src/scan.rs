@@ -44,6 +44,22 @@ impl<'t> Tables<'t> {
         at: i64,
         value: bool,
     ) -> Result<Option<HistoryRef<'t>>, StoreError> {
+        self.live_by(current, at, value, || self.must_have(current.revision))
+    }
+
+    /// Does [`Tables::live_at`] ask `history` for `current` itself?
+    pub fn is_apart(current: &CurrentRef<'t>, at: i64, value: bool) -> bool {
+        value && current.revision.main <= at && !current.tombstone && current.value.is_none()
+    }
+
+    /// As [`Tables::live_at`], where `apart` gives the record that [`Tables::is_apart`] is about.
+    pub fn live_by(
+        &self,
+        current: &CurrentRef<'t>,
+        at: i64,
+        value: bool,
+        apart: impl FnOnce() -> Result<HistoryRef<'t>, StoreError>,
+    ) -> Result<Option<HistoryRef<'t>>, StoreError> {
         if current.revision.main > at {
             let older = self.older(current, at)?;
             return Ok(older.filter(|older| !older.tombstone));
@@ -54,9 +70,17 @@ impl<'t> Tables<'t> {
         let value = match current.value {
             _ if !value => &[],
             Some(inline) => inline,
-            None => self.must_have(current.revision)?.value,
+            None => apart()?.value,
         };
         Ok(Some(current.with_value(value)))
+    }
+
+    /// Where the records at `revisions` are, in their order, unlooked at.
+    pub fn places(&self, revisions: &[Revision], places: &mut Vec<Option<&'t [u8]>>) -> Result<(), StoreError> {
+        self.visited.fetch_add(revisions.len() as u64, Ordering::Relaxed);
+        let keys: Vec<_> = revisions.iter().map(|revision| revision.to_bytes()).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        Ok(self.txn.get_each(Table::History, &keys, places)?)
     }
 
     /// The newest record of `current`'s key at or below `at`, which lies below `current` itself.
@@ -130,6 +154,11 @@ pub(crate) enum Looks {
     AtAll,
     /// Whether keys are there.
     AtKeys,
+}
+
+/// The record of `revision`, which must be at `place`.
+pub(crate) fn placed(revision: Revision, place: Option<&[u8]>) -> Result<HistoryRef<'_>, StoreError> {
+    codec::decode_history(&revision.to_bytes(), place.ok_or_else(|| missing(revision))?)
 }
 
 fn missing(revision: Revision) -> StoreError {

@@ -26,7 +26,7 @@ use crate::error::StoreError;
 use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
 use crate::record::Record;
-use crate::scan::{Copier, CurrentWalk, Looks, Tables};
+use crate::scan::{Copier, CurrentWalk, Looks, Tables, placed};
 use crate::shared::Inner;
 
 /// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
@@ -299,24 +299,18 @@ impl<'a> Reader<'a> {
         let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, at, Looks::AtAll)?;
+        let mut batch = Batch::new(at, options.values);
         let (mut met, mut last) = (0, Vec::new());
-        while let Some(found) = merge.next()? {
-            let key = match &found {
-                Found::Memory(record) if record.is_tombstone() => continue,
-                Found::Memory(record) => {
-                    visit(Met::Memory(record));
-                    &record.key[..]
+        while met < limit && batch.fill(&mut merge, &tables, limit - met)? {
+            for record in batch.live.drain(..) {
+                met += 1;
+                if met == limit {
+                    last = record.key().to_vec();
                 }
-                Found::Engine(current) => {
-                    let Some(record) = tables.live_at(current, at, options.values)? else { continue };
-                    visit(Met::Engine(&record));
-                    current.key
-                }
-            };
-            met += 1;
-            if met == limit {
-                last = key.to_vec();
-                break;
+                visit(match &record {
+                    Live::Memory(record) => Met::Memory(record),
+                    Live::Engine(record) => Met::Engine(record),
+                });
             }
         }
         if !options.count || last.is_empty() {
@@ -388,6 +382,78 @@ impl Met<'_> {
             version: record.version,
             lease: record.lease,
         }
+    }
+}
+
+/// Keys whose records are read together, before any of them is shown: memory is waited for together, and who copies
+/// records into an answer does not keep the next ones from being read.
+const BATCH_KEYS: usize = 16;
+
+/// The next live records of a range.
+struct Batch<'t> {
+    at: i64,
+    values: bool,
+    live: Vec<Live<'t>>,
+    found: Vec<Found<'t>>,
+    /// Of those found, the records whose values are only in `history`, and where they are there.
+    apart: Vec<Revision>,
+    places: Vec<Option<&'t [u8]>>,
+}
+
+/// A live record.
+enum Live<'t> {
+    Memory(Arc<Record>),
+    Engine(HistoryRef<'t>),
+}
+
+impl Live<'_> {
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Memory(record) => &record.key,
+            Self::Engine(record) => record.key,
+        }
+    }
+}
+
+impl<'t> Batch<'t> {
+    const fn new(at: i64, values: bool) -> Self {
+        Self { at, values, live: Vec::new(), found: Vec::new(), apart: Vec::new(), places: Vec::new() }
+    }
+
+    /// Reads the next records from `merge`, `limit` at most; false: there are no more.
+    fn fill(&mut self, merge: &mut Merge<'t>, tables: &Tables<'t>, limit: usize) -> Result<bool, StoreError> {
+        while self.live.is_empty() {
+            self.apart.clear();
+            self.places.clear();
+            while self.found.len() < limit.min(BATCH_KEYS) {
+                let Some(found) = merge.next()? else { break };
+                if let Found::Engine(current) = &found
+                    && Tables::is_apart(current, self.at, self.values)
+                {
+                    self.apart.push(current.revision);
+                }
+                self.found.push(found);
+            }
+            if self.found.is_empty() {
+                return Ok(false);
+            }
+            if !self.apart.is_empty() {
+                tables.places(&self.apart, &mut self.places)?;
+            }
+            let mut places = self.places.iter();
+            for found in self.found.drain(..) {
+                match found {
+                    Found::Memory(record) if record.is_tombstone() => {}
+                    Found::Memory(record) => self.live.push(Live::Memory(record)),
+                    Found::Engine(current) => {
+                        let apart = || placed(current.revision, places.next().copied().flatten());
+                        let record = tables.live_by(&current, self.at, self.values, apart)?;
+                        self.live.extend(record.map(Live::Engine));
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 }
 

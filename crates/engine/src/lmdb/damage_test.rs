@@ -202,3 +202,38 @@ fn an_old_note_says_nothing_and_one_from_afar_that_something_is_gone() {
         assert_eq!(opened.is_ok(), opens, "{distance}: {opened:?}");
     }
 }
+
+#[test]
+fn many_keys_at_once_are_found_as_one_by_one() {
+    let store = Store::new();
+    // Neighbours, the same twice, across the ends of branches, far apart and back, and keys that are not there.
+    let near = (0..KEYS).flat_map(|number| [key(number), key(number / 2 * 2), [&key(number)[..], b"x"].concat()]);
+    let far = (0..KEYS).map(|number| key(number * 2477 % (KEYS + 50)));
+    let asked: Vec<Vec<u8>> = near.chain(far).collect();
+    let each = |txn: &dyn ReadTxn, keys: &[Vec<u8>]| {
+        let (keys, mut found) = (keys.iter().map(|key| &key[..]).collect::<Vec<_>>(), Vec::new());
+        txn.get_each(Table::Current, &keys, &mut found)?;
+        Ok::<_, EngineError>(found.into_iter().map(|value| value.map(<[u8]>::to_vec)).collect::<Vec<_>>())
+    };
+    let one = |txn: &dyn ReadTxn, key: &[u8]| txn.get(Table::Current, key).map(|value| value.map(<[u8]>::to_vec));
+    let txn = store.engine.read().unwrap();
+    for keys in asked.chunks(23) {
+        let expected: Vec<_> = keys.iter().map(|key| one(&*txn, key).unwrap()).collect();
+        assert_eq!(each(&*txn, keys).unwrap(), expected);
+    }
+    drop(txn);
+
+    // A leaf with a bad record serves the others, and tells of no absence; nor do many at once.
+    let store = Store::new();
+    store.damage(*store.way(KEYS / 2).last().unwrap());
+    let txn = store.engine.read().unwrap();
+    let mut refused = 0;
+    for key in &asked {
+        match (one(&*txn, key), each(&*txn, std::slice::from_ref(key))) {
+            (Ok(one), Ok(each)) => assert_eq!(each, [one]),
+            (Err(_), Err(_)) => refused += 1,
+            (one, each) => panic!("{one:?} and {each:?}"),
+        }
+    }
+    assert!(refused > 0);
+}

@@ -208,6 +208,12 @@ impl<'m> Page<'m> {
         Ok(Node { key, flags, size, rest: &rest[..inside], taken })
     }
 
+    /// Where its nodes are, unlooked at: each from its first byte to the end of the page.
+    pub fn entries(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+        let bytes = self.bytes;
+        (0..self.len()).filter_map(move |slot| bytes.get(u16_at(bytes, HEADER_LEN + 2 * slot) as usize..))
+    }
+
     /// The page that `slot` of a branch leads to.
     pub fn child(&self, slot: usize) -> Found<u64> {
         let node = self.node(slot, Kind::Branch)?;

@@ -162,18 +162,23 @@ impl<'m> Pages<'m> {
             let branch = self.page(number, Kind::Branch)?;
             number = branch.child(branch.way_to(key)?)?;
         }
+        self.leaf_at(tree, key, number).map(Some)
+    }
+
+    /// The leaf `number`, to which `key` has led.
+    pub fn leaf_at(&self, tree: &Tree, key: &[u8], number: u64) -> Found<Leaf<'m>> {
         let mut fence = Fence::default();
         if !self.seen.has(number) {
             // Down again, this time with an eye on the keys beside the way: once per leaf.
-            number = tree.root;
-            for _ in 1..levels {
-                let branch = self.page(number, Kind::Branch)?;
+            let mut next = tree.root;
+            for _ in 1..depth(tree)? {
+                let branch = self.page(next, Kind::Branch)?;
                 let slot = branch.way_to(key)?;
                 fence = self.fence(branch, slot, fence)?;
-                number = branch.child(slot)?;
+                next = branch.child(slot)?;
             }
         }
-        self.leaf(number, fence).map(Some)
+        self.leaf(number, fence)
     }
 
     pub fn get(&self, tree: &Tree, key: &[u8]) -> Found<Option<&'m [u8]>> {
@@ -183,6 +188,11 @@ impl<'m> Pages<'m> {
 
     pub fn node(&self, tree: &Tree, key: &[u8]) -> Found<Option<Node<'m>>> {
         let Some(leaf) = self.find(tree, key)? else { return Ok(None) };
+        self.node_on(&leaf, key)
+    }
+
+    /// The entry of `key` on the leaf that holds it if any does.
+    pub fn node_on(&self, leaf: &Leaf<'m>, key: &[u8]) -> Found<Option<Node<'m>>> {
         let (slot, exact) = leaf.page.seek(key)?;
         if exact {
             return leaf.page.node(slot, Kind::Leaf).map(Some);
@@ -251,7 +261,7 @@ impl<'m> Pages<'m> {
     }
 }
 
-fn depth(tree: &Tree) -> Found<usize> {
+pub(super) fn depth(tree: &Tree) -> Found<usize> {
     match tree.depth as usize {
         0 => fault(tree.root, "is the root of a tree without depth"),
         depth if depth > MAX_DEPTH => fault(tree.root, format!("is the root of a tree of depth {depth}")),
@@ -283,8 +293,9 @@ pub(super) fn check_leaf(page: Page<'_>, fence: Fence<'_>) -> Found<()> {
 }
 
 /// A leaf whose entries are in their places.
-struct Leaf<'m> {
-    page: Page<'m>,
+#[derive(Clone, Copy)]
+pub(super) struct Leaf<'m> {
+    pub page: Page<'m>,
     /// The first record that does not stand its check.
     bad: Option<usize>,
 }

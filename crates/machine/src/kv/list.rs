@@ -7,6 +7,7 @@
 //! ```
 //! The room is for who answers: the header is not known here.
 
+use milepost_engine::hint;
 use milepost_mvcc::{LiveRecord, RangeOptions, View};
 use milepost_proto::etcdserverpb as pb;
 use milepost_proto::prost::encoding::{encode_varint, encoded_len_varint};
@@ -22,6 +23,9 @@ pub const LIST_ROOM: usize = 64;
 const FIRST_BYTES: usize = 8 << 10;
 /// A piece at most, unless one key and its value are longer.
 const PIECE_BYTES: usize = 128 << 10;
+/// How far ahead of what is written its place is fetched from memory: twenty bytes to a nanosecond, and memory takes a
+/// hundred and more.
+const AHEAD_BYTES: usize = 4 << 10;
 /// What follows the last key.
 const TAIL_BYTES: usize = 16;
 
@@ -102,6 +106,8 @@ impl Pieces {
         let length = length(record);
         self.make_room(1 + encoded_len_varint(length as u64) + length);
         let out = &mut self.piece;
+        let ahead = out.spare_capacity_mut().get(AHEAD_BYTES..).unwrap_or_default();
+        hint::soon(&ahead[..length.min(ahead.len())]);
         out.push(KVS);
         encode_varint(length as u64, out);
         put_bytes(KEY, record.key, out);
