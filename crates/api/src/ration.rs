@@ -4,6 +4,9 @@
 //!
 //! So only a few are made at a time, and none while [`BYTES_MAX`] of answers wait for their clients: as long as these take
 //! them. What slow clients leave lying does not keep others waiting.
+//!
+//! Pieces that are sent are used again while lists go on: fresh memory costs as much as what is copied into it, since the
+//! system clears each page of it first. When nobody has listed for a while all of it is given back.
 
 use std::num::NonZero;
 use std::sync::LazyLock;
@@ -11,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use milepost_machine::LIST_PIECE;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Bytes of long answers that wait for their clients before no more are made.
@@ -18,6 +23,9 @@ const BYTES_MAX: u64 = 32 << 20;
 /// Clients that take less than this in a [`TICK`] are not waited for.
 const TICK_BYTES: u64 = 512 << 10;
 const TICK: Duration = Duration::from_millis(200);
+
+/// Pieces that are kept: no more than may have been on their way.
+const SPARE_MAX: usize = BYTES_MAX as usize / LIST_PIECE;
 
 /// As many at a time as there are cores to make them.
 static RATION: LazyLock<Ration> =
@@ -31,6 +39,8 @@ struct Ration {
     gone: AtomicU64,
     /// Told when `held` falls below [`BYTES_MAX`].
     room: Notify,
+    /// Pieces to be used again; `None` while there are no lists.
+    spare: Mutex<Option<Vec<Vec<u8>>>>,
 }
 
 /// The right to make a long answer.
@@ -50,6 +60,11 @@ pub(crate) async fn turn() -> Turn {
     RATION.turn().await
 }
 
+/// Gives back what is kept for more lists.
+pub(crate) fn rest() {
+    RATION.rest();
+}
+
 impl Ration {
     const fn new(made_at_once: usize) -> Self {
         Self {
@@ -57,7 +72,31 @@ impl Ration {
             held: AtomicU64::new(0),
             gone: AtomicU64::new(0),
             room: Notify::const_new(),
+            spare: Mutex::new(None),
         }
+    }
+
+    fn piece(&self, bytes: usize) -> Vec<u8> {
+        let kept = if bytes == LIST_PIECE { self.spare.lock().get_or_insert_default().pop() } else { None };
+        kept.unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// Keeps a piece that is sent, if more lists may come.
+    fn keep(&self, mut piece: Vec<u8>) {
+        if piece.capacity() != LIST_PIECE {
+            return;
+        }
+        if let Some(spare) = &mut *self.spare.lock()
+            && spare.len() < SPARE_MAX
+        {
+            piece.clear();
+            spare.push(piece);
+        }
+    }
+
+    fn rest(&self) {
+        let spare = self.spare.lock().take();
+        drop(spare);
     }
 
     async fn turn(&'static self) -> Turn {
@@ -79,6 +118,12 @@ impl Ration {
 }
 
 impl Turn {
+    /// Where pieces of the answer come from.
+    pub(crate) fn room(&self) -> impl FnMut(usize) -> Vec<u8> + Send + use<> {
+        let ration = self.ration;
+        move |bytes| ration.piece(bytes)
+    }
+
     /// Counts pieces of the answer until they are sent. The turn is the next one's.
     pub(crate) fn hold(self, pieces: Vec<Vec<u8>>) -> impl Iterator<Item = Bytes> {
         let ration = self.ration;
@@ -102,6 +147,7 @@ impl Drop for Held {
         if before >= BYTES_MAX && before - bytes < BYTES_MAX {
             self.ration.room.notify_waiters();
         }
+        self.ration.keep(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -144,6 +190,35 @@ mod tests {
             assert!(next.as_mut().poll(&mut context).is_pending());
             waiting.pop();
             assert!(matches!(next.poll(&mut context), Poll::Ready(_)));
+        });
+    }
+
+    #[test]
+    fn what_is_sent_is_used_again_until_nobody_lists() {
+        let ration = ration();
+        runtime().block_on(async {
+            let turn = ration.turn().await;
+            let mut room = turn.room();
+            let mut piece = room(LIST_PIECE);
+            piece.extend_from_slice(b"told");
+            let place = piece.as_ptr();
+            let sent: Vec<_> = turn.hold(vec![piece, Vec::with_capacity(100)]).collect();
+            assert_eq!(sent[0], &b"told"[..]);
+            let other = room(LIST_PIECE);
+            assert_ne!(other.as_ptr(), place, "it is not sent yet");
+            drop(sent);
+            let again = room(LIST_PIECE);
+            assert!(again.as_ptr() == place && again.is_empty());
+            assert_eq!(room(100).capacity(), 100, "short ones are not kept");
+
+            let lying: Vec<_> = ration.turn().await.hold(vec![again]).collect();
+            ration.keep(Vec::with_capacity(LIST_PIECE));
+            ration.rest();
+            drop(lying);
+            assert!(ration.spare.lock().is_none(), "nor is what a slow client takes afterwards");
+            let many = (0..=SPARE_MAX).map(|_| room(LIST_PIECE)).collect::<Vec<_>>();
+            many.into_iter().for_each(|piece| ration.keep(piece));
+            assert_eq!(ration.spare.lock().as_ref().map(Vec::len), Some(SPARE_MAX));
         });
     }
 

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::door::confused;
+use crate::ration;
 use crate::status::{Code, Status};
 
 /// Threads at most; more work waits for one. As many as tokio would make.
@@ -22,7 +23,12 @@ const IDLE: Duration = Duration::from_secs(10);
 
 static POOL: Pool = Pool::new(|pool| {
     let thread = std::thread::Builder::new().name("worker".into());
-    thread.spawn(|| pool.work()).map(drop)
+    let work = || {
+        pool.work();
+        // Nobody has listed much for a while.
+        ration::rest();
+    };
+    thread.spawn(work).map(drop)
 });
 
 /// Does `work` on a thread of the pool. A caller that is dropped does not stop it.

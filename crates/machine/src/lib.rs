@@ -54,7 +54,7 @@ pub use encode::encode;
 pub use entry::{Applied, Effect, Entry, EntryKind, OPERATIONS, Reply};
 pub use error::{Error, Fatal};
 pub use import::{ImportError, Taken, import};
-pub use kv::list::{LIST_ROOM, List, is_list};
+pub use kv::list::{LIST_PIECE, LIST_ROOM, List, ListRoom, is_list};
 pub use kv::txn::{is_readonly as is_txn_readonly, is_serializable as is_txn_serializable};
 pub use lease::{Lessor, Renewal, TimeToLive};
 pub use machine::Machine;

@@ -71,12 +71,12 @@ impl Reader {
         Ok(kv::range::range(&self.view(), request, true)?)
     }
 
-    /// Answers the same, encoded; the request [`crate::is_list`].
+    /// Answers the same, encoded, in memory that `room` gives; the request [`crate::is_list`].
     ///
     /// # Errors
     /// As [`Reader::range`].
-    pub fn list(&self, request: &pb::RangeRequest) -> Result<kv::list::List, Error> {
-        Ok(kv::list::list(&self.view(), request)?)
+    pub fn list(&self, request: &pb::RangeRequest, room: kv::list::ListRoom<'_>) -> Result<kv::list::List, Error> {
+        Ok(kv::list::list(&self.view(), request, room)?)
     }
 
     /// Answers the same in pieces; the request has passed [`crate::validate::range_stream`].

@@ -77,10 +77,10 @@ pub(crate) async fn list(door: &Rc<Door>, call: &Call, request: pb::RangeRequest
     let turn = if is_long_range(reader, &request) { Some(ration::turn().await) } else { None };
     let started = Instant::now();
     let read = match &turn {
-        None => reader.list(&request),
-        Some(_) => {
-            let reader = reader.clone();
-            workers::apart(move || reader.list(&request)).await?
+        None => reader.list(&request, &mut Vec::with_capacity),
+        Some(turn) => {
+            let (reader, mut room) = (reader.clone(), turn.room());
+            workers::apart(move || reader.list(&request, &mut room)).await?
         }
     };
     door.metrics.ranges[usize::from(read.is_ok())].observe(started.elapsed());

@@ -21,8 +21,8 @@ use crate::error::Fault;
 pub const LIST_ROOM: usize = 64;
 /// The first piece: most lists are short.
 const FIRST_BYTES: usize = 8 << 10;
-/// A piece at most, unless one key and its value are longer.
-const PIECE_BYTES: usize = 128 << 10;
+/// A piece at most, in bytes, unless one key and its value are longer.
+pub const LIST_PIECE: usize = 128 << 10;
 /// How far ahead of what is written its place is fetched from memory: twenty bytes to a nanosecond, and memory takes a
 /// hundred and more.
 const AHEAD_BYTES: usize = 4 << 10;
@@ -65,12 +65,15 @@ pub fn is_list(request: &pb::RangeRequest) -> bool {
         && !has_revision_bounds(request)
 }
 
+/// Gives the memory for a piece: an empty vector with room for so many bytes.
+pub type ListRoom<'r> = &'r mut dyn FnMut(usize) -> Vec<u8>;
+
 /// Answers a request that [`is_list`].
-pub(crate) fn list(view: &View, request: &pb::RangeRequest) -> Result<List, Fault> {
+pub(crate) fn list(view: &View, request: &pb::RangeRequest, room: ListRoom<'_>) -> Result<List, Fault> {
     let span = KeyRange::from_wire(&request.key, &request.range_end);
     let options = RangeOptions { limit: fetch_limit(request), count: true, values: true };
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let mut pieces = Pieces { done: Vec::new(), piece: Vec::with_capacity(FIRST_BYTES) };
+    let mut pieces = Pieces { done: Vec::new(), piece: room(FIRST_BYTES), room };
     pieces.piece.resize(LIST_ROOM, 0);
     let mut met = 0;
     let count = view.each(span, request.revision, options, &mut |record| {
@@ -82,12 +85,13 @@ pub(crate) fn list(view: &View, request: &pb::RangeRequest) -> Result<List, Faul
     Ok(List { revision: view.revision(), pieces: pieces.finish(met > limit, count), keys: met.min(limit), count })
 }
 
-struct Pieces {
+struct Pieces<'r> {
     done: Vec<Vec<u8>>,
     piece: Vec<u8>,
+    room: ListRoom<'r>,
 }
 
-impl Pieces {
+impl Pieces<'_> {
     /// Makes room for `bytes` more.
     fn make_room(&mut self, bytes: usize) {
         if self.piece.capacity() - self.piece.len() >= bytes {
@@ -98,8 +102,8 @@ impl Pieces {
             self.piece.reserve(bytes);
             return;
         }
-        let next = (2 * self.piece.capacity()).clamp(FIRST_BYTES, PIECE_BYTES).max(bytes);
-        self.done.push(std::mem::replace(&mut self.piece, Vec::with_capacity(next)));
+        let next = (2 * self.piece.capacity()).clamp(FIRST_BYTES, LIST_PIECE).max(bytes);
+        self.done.push(std::mem::replace(&mut self.piece, (self.room)(next)));
     }
 
     fn add(&mut self, record: &LiveRecord<'_>) {

@@ -131,7 +131,7 @@ fn a_list_is_the_range_encoded() {
             let request = pb::RangeRequest { key, range_end, limit, revision, ..Default::default() };
             assert!(milepost_machine::is_list(&request));
             let expected = reader.range(&request).unwrap();
-            let list = reader.list(&request).unwrap();
+            let list = reader.list(&request, &mut Vec::with_capacity).unwrap();
             assert_eq!((list.keys, list.count), (expected.kvs.len(), expected.count));
             assert_eq!(Some(list.revision), expected.header.as_ref().map(|header| header.revision));
             let encoded = list.pieces.concat().split_off(milepost_machine::LIST_ROOM);
@@ -141,7 +141,7 @@ fn a_list_is_the_range_encoded() {
     let sorted = pb::RangeRequest { range_end: "l".into(), sort_target: SortTarget::Mod as i32, ..Default::default() };
     assert!(!milepost_machine::is_list(&sorted), "sorted after it is cut");
     let old = pb::RangeRequest { key: "k".into(), range_end: "l".into(), revision: 99, ..Default::default() };
-    assert_eq!(reader.list(&old), Err(Error::FutureRevision));
+    assert_eq!(reader.list(&old, &mut Vec::with_capacity), Err(Error::FutureRevision));
 }
 
 /// RangeStream reads at one revision however long it takes, until that is compacted.
