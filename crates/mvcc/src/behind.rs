@@ -262,12 +262,18 @@ impl Behind {
     }
 
     /// The first rows above `after` of which the engine lacks what was committed up to `through`, at most so many, at most
-    /// one more than so many bytes.
+    /// one more than so many bytes. A newer row right behind such a one comes along: often it belongs on the same leaf. Not
+    /// a whole run of them: see `merge.rs`.
     pub fn some(&self, after: Option<&[u8]>, through: i64, max_rows: usize, max_bytes: usize) -> Vec<Row> {
         let mut at = after.map_or((0, 0), |after| self.place(&[after, &[0]].concat()));
-        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut rows, mut bytes, mut follows) = (Vec::new(), 0, false);
         while let Some(block) = self.blocks.get(at.0) {
-            for row in block.rows[at.1..].iter().filter(|row| row.since() <= through) {
+            for row in &block.rows[at.1..] {
+                let is_due = row.since() <= through;
+                let comes_along = std::mem::replace(&mut follows, is_due);
+                if !is_due && !comes_along {
+                    continue;
+                }
                 if rows.len() >= max_rows || bytes >= max_bytes {
                     return rows;
                 }

@@ -8,12 +8,12 @@
 //!   ends         │ behind the last row: `through` becomes what was committed when it began
 //! ```
 //!
-//! Commits go on between slices and may add rows anywhere. A newer row of a key that was there when the merge began goes in
-//! its place; rows of other keys wait for the next merge: one that took them along would run after a writer who writes
-//! keys in their order, and `through` would stay behind for as long as he writes. So each record that was there when it
-//! began is in the engine when it ends, or a newer one of its key: every record up to `through` is, and every row left
-//! behind is of a later revision. If the process dies in between, some rows of `current` are newer than `through` says,
-//! which [`crate::behind::Behind::rebuild`] passes over.
+//! Commits go on between slices and may add rows anywhere. A newer row of a key that was there when the merge began goes
+//! in its place; rows of other keys wait for the next merge, but for single ones between those: one that took them all
+//! along would run after a writer who writes keys in their order, and `through` would stay behind for as long as he
+//! writes. So each record that was there when it began is in the engine when it ends, or a newer one of its key: every
+//! record up to `through` is, and every row left behind is of a later revision. If the process dies in between, some rows
+//! of `current` are newer than `through` says, which [`crate::behind::Behind::rebuild`] passes over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
