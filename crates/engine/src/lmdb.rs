@@ -7,6 +7,7 @@
 //! - LMDB has no checksums and trusts what its pages say. So reads go through [`tree`], which does not, and a start asks
 //!   [`note`] first whether the file is what the last commit left. LMDB itself begins and ends transactions, and writes.
 
+mod give_back;
 mod many;
 mod map;
 mod note;
@@ -26,6 +27,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithTls};
 use parking_lot::{Mutex, RwLock};
 
+use give_back::give_back;
 use map::Map;
 use note::{Looked, Note, Summer};
 use page::{Fault, Found, Meta, Tree, fault};
@@ -498,6 +500,7 @@ impl Drop for LmdbEngine {
     fn drop(&mut self) {
         self.ends_in_order();
         if let Some(place) = self.place.as_ref().filter(|place| place.retired.load(Ordering::Relaxed)) {
+            give_back(&self.notes.lock().file);
             place.directory.remove(&self.path);
         }
     }
