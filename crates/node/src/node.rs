@@ -550,14 +550,14 @@ impl Parts {
     fn spawn(self) -> std::io::Result<Threads> {
         let Self { shared, raft, log, apply, keeper, lock } = self;
         let (log, apply) = (Arc::new(Mutex::new(log)), Arc::new(Mutex::new(apply)));
-        let machine = Arc::clone(&apply);
+        let (raft, machine) = (Arc::new(Mutex::new(raft)), Arc::clone(&apply));
         let turns = Turns::new(Arc::clone(&shared), Arc::clone(&log), Arc::clone(&apply));
-        let (for_log, for_apply) = (Arc::clone(&shared), shared);
+        let (for_log, for_apply, stood_in_for) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&raft));
         Ok(Threads {
             keeper: thread("keeper", move || keeper.run())?,
             log: prompt_thread("log", move || LogLoop::run(&for_log, &log))?,
-            apply: prompt_thread("apply", move || ApplyLoop::run(&for_apply, &apply))?,
-            raft: prompt_thread("raft", move || raft.run(turns))?,
+            apply: prompt_thread("apply", move || ApplyLoop::run(&for_apply, &apply, &stood_in_for))?,
+            raft: prompt_thread("raft", move || RaftLoop::run(&shared, &raft, turns))?,
             machine,
             lock,
         })

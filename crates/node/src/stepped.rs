@@ -231,7 +231,7 @@ impl Stepped {
     }
 
     /// An orderly end: who waits is told.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         self.node.stop();
         self.parts.raft.fail_everybody();
     }

@@ -3,8 +3,9 @@
 
 use super::duties::Duty;
 use super::keeper::{KeeperJob, Replaced};
-use super::raft_loop::Command;
+use super::raft_loop::{Command, RaftLoop};
 use super::shared::{MembershipAt, Shared};
+use super::turns;
 use crate::core::Input;
 use crate::install;
 use crate::log::Value;
@@ -87,10 +88,15 @@ impl ApplyLoop {
         }
     }
 
-    /// Runs until the queue is closed, or an entry cannot be applied.
-    pub fn run(shared: &Shared, apply: &Mutex<Self>) {
+    /// Runs until the queue is closed, or an entry cannot be applied. With nothing to apply, stands in for a Raft thread that
+    /// a turn of its own keeps.
+    pub fn run(shared: &Shared, apply: &Mutex<Self>, raft: &Mutex<RaftLoop>) {
         let mut jobs = Vec::new();
-        while shared.to_apply.wait() {
+        while shared.to_apply.wait(Some(turns::LONG_TURN)) {
+            if shared.to_apply.is_empty() {
+                turns::stand_in(shared, raft);
+                continue;
+            }
             let mut apply = apply.lock();
             // Not before it is this thread's turn: entries are applied in order.
             shared.to_apply.take_now(&mut jobs);

@@ -53,7 +53,7 @@ impl LogLoop {
     /// Runs until the queue is closed, or the log fails.
     pub fn run(shared: &Shared, log: &Mutex<Self>) {
         let mut jobs = Vec::new();
-        while shared.to_log.wait() {
+        while shared.to_log.wait(None) {
             let mut log = log.lock();
             // Not before it is this thread's turn: jobs are done in order.
             shared.to_log.take_now(&mut jobs);

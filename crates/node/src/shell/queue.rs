@@ -89,13 +89,15 @@ impl<T> Queue<T> {
         !(taken.is_empty() && state.closed)
     }
 
-    /// Waits until something can be taken; false once the queue is closed and nothing is left.
-    pub fn wait(&self) -> bool {
+    /// Waits until something can be taken, or for `timeout`; false once the queue is closed and nothing is left.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let mut state = self.state.lock();
-        while state.items.is_empty() && !state.closed {
-            self.arrived.wait(&mut state);
+        let is_idle = |state: &mut State<T>| state.items.is_empty() && !state.closed;
+        match timeout {
+            None => self.arrived.wait_while(&mut state, is_idle),
+            Some(timeout) => _ = self.arrived.wait_while_for(&mut state, is_idle, timeout),
         }
-        !state.items.is_empty()
+        !(state.items.is_empty() && state.closed)
     }
 
     /// Swaps what is there into `taken`, which must be empty.
@@ -140,15 +142,15 @@ mod tests {
         assert_eq!(taken, [1]);
         queue.lay(2).expect("open");
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| queue.wait());
+            let waits = scope.spawn(|| queue.wait(None));
             queue.wake();
             assert!(waits.join().expect("it ends"));
         });
         queue.close();
-        assert!(queue.wait(), "what is in can still be taken");
+        assert!(queue.wait(None), "what is in can still be taken");
         taken.clear();
         queue.take_now(&mut taken);
-        assert_eq!((taken, queue.wait(), queue.lay(3)), (vec![2], false, Err(3)));
+        assert_eq!((taken, queue.wait(None), queue.lay(3)), (vec![2], false, Err(3)));
     }
 
     #[test]

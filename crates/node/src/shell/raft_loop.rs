@@ -8,7 +8,7 @@ use super::role_log::{log_role_change, log_step};
 use super::sender::{self, Spawn};
 use super::shared::{Shared, StopReason};
 use super::space::{Space, Verdict};
-use super::turns::Turns;
+use super::turns::{Laid, Turns};
 use crate::core::{Core, Effect, Input, Proposal, RaftStatus, Role, RoleChange};
 use crate::letters::Letters;
 use crate::log::{Level, Value};
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use milepost_machine::Membership;
 use milepost_machine::member::Member;
 use milepost_proto::raftpb;
+use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -119,9 +120,10 @@ pub(crate) struct RaftLoop {
     shared_to: u64,
     /// When a removed member stops.
     stop_at: Option<Duration>,
-    /// Something was laid into the queue to the log and nobody was told; likewise for apply.
-    laid_for_log: bool,
-    laid_for_apply: bool,
+    /// What was laid into queues without a word to their threads.
+    pub laid: Laid,
+    /// Kept for its memory.
+    commands: Vec<Command>,
 }
 
 impl RaftLoop {
@@ -156,37 +158,40 @@ impl RaftLoop {
             told_applied,
             shared_to: 0,
             stop_at: None,
-            laid_for_log: false,
-            laid_for_apply: false,
+            laid: Laid::default(),
+            commands: Vec::new(),
         }
     }
 
     /// Runs until the queue is closed, or the core stops.
-    pub fn run(mut self, mut turns: Turns) {
-        let shared = Arc::clone(&self.shared);
-        let mut commands = Vec::new();
-        self.begin();
+    pub fn run(shared: &Shared, raft: &Mutex<Self>, mut turns: Turns) {
+        raft.lock().begin();
         loop {
-            self.take_small_turns(&mut turns);
-            // Before the queue is taken: conf changes are reported through it before they count as applied.
-            let applied = shared.applied();
-            let wait = self.next_tick.saturating_sub(shared.now());
-            if !shared.to_raft.take(&mut commands, Some(wait)) {
+            let laid = std::mem::take(&mut raft.lock().laid);
+            // Not under the lock: a turn may take long, and somebody stands in then.
+            turns.take(&laid);
+            let wait = raft.lock().until_tick();
+            if !shared.to_raft.wait(Some(wait)) {
                 break;
             }
-            self.round(&mut commands, applied);
+            raft.lock().next_round();
         }
-        self.fail_everybody();
+        raft.lock().fail_everybody();
     }
 
-    /// Sees to it that what was laid into queues is done. Answers come before what makes the next ones wait.
-    fn take_small_turns(&mut self, turns: &mut Turns) {
-        if std::mem::take(&mut self.laid_for_apply) {
-            turns.apply();
-        }
-        if std::mem::take(&mut self.laid_for_log) {
-            turns.log();
-        }
+    /// How long nothing is due.
+    pub fn until_tick(&self) -> Duration {
+        self.next_tick.saturating_sub(self.shared.now())
+    }
+
+    /// Does what has come, and what is due.
+    pub fn next_round(&mut self) {
+        // Before the queue is taken: conf changes are reported through it before they count as applied.
+        let applied = self.shared.applied();
+        let mut commands = std::mem::take(&mut self.commands);
+        self.shared.to_raft.take_now(&mut commands);
+        self.round(&mut commands, applied);
+        self.commands = commands;
     }
 
     /// Before the first round.
@@ -438,7 +443,7 @@ impl RaftLoop {
             Effect::Persist(persist) => {
                 if self.core.is_alone() {
                     let _ = self.shared.to_log.lay(LogJob::Persist(persist));
-                    self.laid_for_log = true;
+                    self.laid.for_log = true;
                 } else {
                     let _ = self.shared.to_log.push(LogJob::Persist(persist));
                 }
@@ -449,7 +454,7 @@ impl RaftLoop {
                 self.shared.metrics.proposals_committed_total.fetch_max(committed, Ordering::Relaxed);
                 if self.core.is_alone() {
                     let _ = self.shared.to_apply.lay(ApplyJob::Entries(entries));
-                    self.laid_for_apply = true;
+                    self.laid.for_apply = true;
                 } else {
                     let _ = self.shared.to_apply.push(ApplyJob::Entries(entries));
                 }
@@ -582,7 +587,7 @@ impl RaftLoop {
     }
 
     /// The end: nobody is left waiting.
-    pub fn fail_everybody(mut self) {
+    pub fn fail_everybody(&mut self) {
         // If this thread ends for another reason than a stop, the node must stop all the same.
         self.shared.stop(StopReason::Asked);
         self.shared.positions.alone.store(false, Ordering::SeqCst);

@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub membership: Mutex<Vec<MembershipAt>>,
     /// A snapshot point waits for the apply thread to note what the store has already.
     pub point_waits: AtomicBool,
+    /// Since when the Raft thread has been in a turn of another thread's, in nanoseconds; 0: it is in its own.
+    pub turn_since: AtomicU64,
     /// The Raft thread waits for this entry to be applied; `u64::MAX`: for none.
     pub applied_wanted: AtomicU64,
     pub leader_watchers: Mutex<Vec<LeaderWatcher>>,
@@ -157,6 +159,7 @@ impl Shared {
             log_full: AtomicBool::new(false),
             membership: Mutex::new(vec![membership]),
             point_waits: AtomicBool::new(false),
+            turn_since: AtomicU64::new(0),
             applied_wanted: AtomicU64::new(u64::MAX),
             leader_watchers: Mutex::default(),
             life: Mutex::default(),

@@ -5,19 +5,32 @@
 //! log thread and the apply thread take for their own turns.
 //!
 //! Only a member that is alone does so, since waiting for the disk it could tell nobody that it still leads. What is much,
-//! or may wait for room on the disk, stays with the thread that it is for.
+//! or may wait for room on the disk, stays with the thread that it is for. If a turn takes long all the same, as on a disk
+//! that is stuck, the apply thread stands in for the Raft thread: requests end in time whatever the disk does.
 
 use super::apply_loop::{ApplyJob, ApplyLoop};
 use super::log_loop::{LogJob, LogLoop};
+use super::raft_loop::RaftLoop;
 use super::shared::Shared;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Entries that are little. Where many clients wait, the threads work side by side and share each sync among more.
 const ENTRIES_MAX: usize = 4;
 /// Bytes of them.
 const BYTES_MAX: usize = 64 << 10;
+
+/// After so long in a turn somebody stands in for the Raft thread. Requests time out after seconds.
+pub(crate) const LONG_TURN: Duration = Duration::from_millis(500);
+
+/// What the Raft thread has laid into queues without a word to their threads.
+#[derive(Default)]
+pub(crate) struct Laid {
+    pub for_log: bool,
+    pub for_apply: bool,
+}
 
 /// See the module.
 pub(crate) struct Turns {
@@ -33,8 +46,24 @@ impl Turns {
         Self { shared, log, apply, log_jobs: Vec::new(), apply_jobs: Vec::new() }
     }
 
+    /// Sees to it that what was laid into queues is done. Answers come before what makes the next ones wait.
+    pub fn take(&mut self, laid: &Laid) {
+        if !(laid.for_apply || laid.for_log) {
+            return;
+        }
+        let begin = self.shared.now().max(Duration::from_nanos(1));
+        self.shared.turn_since.store(begin.as_nanos() as u64, Ordering::Relaxed);
+        if laid.for_apply {
+            self.apply();
+        }
+        if laid.for_log {
+            self.log();
+        }
+        self.shared.turn_since.store(0, Ordering::Relaxed);
+    }
+
     /// Does what waits for the log, or wakes the thread that will.
-    pub fn log(&mut self) {
+    fn log(&mut self) {
         let shared = &*self.shared;
         let is_small = |jobs: &[LogJob]| {
             let mut entries = Vec::new();
@@ -60,7 +89,7 @@ impl Turns {
     }
 
     /// Applies what waits, or wakes the thread that will.
-    pub fn apply(&mut self) {
+    fn apply(&mut self) {
         let shared = &*self.shared;
         let is_small = |jobs: &[ApplyJob]| {
             let count = |job: &ApplyJob| match job {
@@ -81,4 +110,25 @@ impl Turns {
         }
         shared.to_apply.wake();
     }
+}
+
+/// Does the Raft thread's rounds while a turn keeps it, until there is something to apply. Called by the apply thread, which
+/// is free then: what it would do is the turn that takes long, or behind the log's.
+pub(crate) fn stand_in(shared: &Shared, raft: &Mutex<RaftLoop>) {
+    let is_wanted = || {
+        let since = Duration::from_nanos(shared.turn_since.load(Ordering::Relaxed));
+        !since.is_zero() && shared.now().saturating_sub(since) >= LONG_TURN && shared.to_apply.is_empty()
+    };
+    if !is_wanted() {
+        return;
+    }
+    while is_wanted() {
+        let wait = raft.lock().until_tick();
+        if !shared.to_raft.wait(Some(wait)) {
+            break;
+        }
+        raft.lock().next_round();
+    }
+    // It may have been told in the place of the Raft thread.
+    shared.to_raft.wake();
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod cluster_world;
 mod defragment;
+mod held_disk;
 mod install;
 mod life;
 mod lives;

@@ -1,13 +1,15 @@
 //! Who takes the turns: a lone member's Raft thread, while there is little to do.
 
 use crate::cluster_world::Cluster;
+use crate::held_disk::HeldDisk;
 use crate::world::{Home, PATIENCE, encode, put};
-use milepost_env::Fault;
+use milepost_env::{Clock, Disk, Fault, OsClock};
 use milepost_machine::Reply;
 use milepost_node::{Completion, CompletionSink, Node, NodeError, StopReason, Waiter};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tells who answers.
 struct Names(Mutex<Sender<(String, Completion)>>);
@@ -79,6 +81,57 @@ fn a_leader_of_others_leaves_all_to_its_threads() {
             applied += 1;
         }
     }
+}
+
+struct Ahead(AtomicU64);
+
+impl Clock for Ahead {
+    fn monotonic(&self) -> Duration {
+        OsClock.monotonic() + Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn unix(&self) -> Duration {
+        OsClock.unix()
+    }
+}
+
+/// The Raft thread is in the sync, and still requests end in time: the one that is being written, and one that comes later.
+#[test]
+fn a_disk_that_is_stuck_in_a_small_turn_keeps_nobody_waiting() {
+    let home = Home::new();
+    let clock = Arc::new(Ahead(AtomicU64::new(0)));
+    let disk = Arc::new(HeldDisk::new(home.disk.clone()));
+    let node =
+        home.start_on(Arc::clone(&disk) as Arc<dyn Disk>, Arc::clone(&clock) as Arc<dyn Clock>).expect("a start");
+    assert!(node.wait_ready(PATIENCE));
+    let (sink, answers) = names();
+    // Until it is the Raft thread that writes.
+    let release = loop {
+        put_until(&node, 1, "raft");
+        let (begun, release) = disk.hold_next_sync();
+        propose(&node, &sink, "stuck");
+        begun.recv_timeout(PATIENCE).expect("a sync begins");
+        clock.0.fetch_add(60, Ordering::Relaxed);
+        let (name, answer) = answers.recv_timeout(PATIENCE).expect("an answer");
+        assert!(matches!(answer, Completion::Failed(NodeError::Timeout)), "{answer:?}");
+        if name == "apply" {
+            break release;
+        }
+    };
+    propose(&node, &sink, "later");
+    let start = Instant::now();
+    let (name, answer) = loop {
+        if let Ok(answer) = answers.recv_timeout(Duration::from_millis(10)) {
+            break answer;
+        }
+        clock.0.fetch_add(60, Ordering::Relaxed);
+        assert!(start.elapsed() < PATIENCE, "whoever comes later waits for the disk");
+    };
+    assert!(name == "apply" && matches!(answer, Completion::Failed(NodeError::Timeout)), "{name}: {answer:?}");
+    drop(release);
+    put_until(&node, 1, "raft");
+    put_until(&node, 1000, "apply");
+    node.stop();
 }
 
 /// A sync that fails in the Raft thread's own turn ends the member as any other does: nobody is told of success.

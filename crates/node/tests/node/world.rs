@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use milepost_engine::mem::MemEngine;
-use milepost_env::{Clock, OsClock, SimDisk};
+use milepost_env::{Clock, Disk, OsClock, SimDisk};
 use milepost_machine::{Error, Reply};
 use milepost_mvcc::{Store, StoreOptions};
 use milepost_node::log::{Level, Log, Value};
@@ -73,9 +73,13 @@ impl Home {
     }
 
     pub fn start_by(&self, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
+        self.start_on(Arc::new(self.disk.clone()), clock)
+    }
+
+    pub fn start_on(&self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
         let (engine, store) = (Arc::clone(&self.engine), self.store.clone());
         let world = World {
-            disk: Arc::new(self.disk.clone()),
+            disk,
             clock,
             letters: Arc::new(NoLetters),
             open_store: Box::new(move |_| Store::begin(engine, store)),
