@@ -151,7 +151,6 @@ impl From<NodeError> for Status {
             NodeError::TooManyRequests => TOO_MANY_REQUESTS,
             NodeError::RequestTooLarge => REQUEST_TOO_LARGE,
             NodeError::NoLeader => NO_LEADER,
-            NodeError::LeaderChanged => LEADER_CHANGED,
             NodeError::Dropped => PROPOSAL_DROPPED,
             NodeError::Timeout => TIMEOUT,
             NodeError::Stopped => STOPPED,

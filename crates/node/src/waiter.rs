@@ -20,9 +20,6 @@ pub enum NodeError {
     /// No leader was known until the time was over. Not proposed.
     #[error("etcdserver: no leader")]
     NoLeader,
-    /// The leader changed while a read waited for its confirmation.
-    #[error("etcdserver: leader changed")]
-    LeaderChanged,
     /// Leadership was being handed over until the time was over. Not proposed.
     #[error("raft proposal dropped")]
     Dropped,

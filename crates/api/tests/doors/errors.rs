@@ -114,7 +114,6 @@ fn what_the_node_could_not_do() {
                 (3, "etcdserver: request is too large"),
                 (3, "etcdserver: request is too large"),
             ),
-            (NodeError::LeaderChanged, (14, "etcdserver: leader changed"), (14, "etcdserver: leader changed")),
             (NodeError::NoLeader, (4, "context deadline exceeded"), (14, "etcdserver: request timed out")),
             (NodeError::Dropped, (2, "raft proposal dropped"), (2, "raft proposal dropped")),
             (NodeError::Timeout, (14, "etcdserver: request timed out"), (14, "etcdserver: request timed out")),

@@ -52,9 +52,9 @@ fn health() {
         assert_eq!(ill.body, "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n");
         assert_eq!(get(&server, "/health?exclude=NOSPACE&serializable=true").await.status, 200);
         server.member.stand(|standing| standing.leader = 8);
-        server.member.set(Answer::Fail(milepost_api::NodeError::LeaderChanged));
+        server.member.set(Answer::Fail(milepost_api::NodeError::TooManyRequests));
         let ill = get(&server, "/health?exclude=NOSPACE").await;
-        assert_eq!(ill.body, "{\"health\":\"false\",\"reason\":\"RANGE ERROR:etcdserver: leader changed\"}\n");
+        assert_eq!(ill.body, "{\"health\":\"false\",\"reason\":\"RANGE ERROR:etcdserver: too many requests\"}\n");
         let metrics = get(&server, "/metrics").await.body;
         assert!(
             metrics.contains("\netcd_server_health_success 3\n")
