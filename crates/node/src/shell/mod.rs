@@ -9,9 +9,9 @@
 //!                                  snapshot points: apply thread ──► to_keeper ──► keeper thread ──► store, log
 //! ```
 //! Every thread takes all that waits for it at once, so that work is shared when there is much of it and nothing is
-//! delayed when there is little; a lone member's Raft thread then takes the turns of the two others itself ([`turns`]). What bounds the queues: proposals are refused when too much is unanswered
-//! ([`crate::Node::propose`]); everything else in them follows from proposals or is a message of a peer, of which the peer
-//! has a bounded number under way.
+//! delayed when there is little; a lone member's Raft thread then takes the turns of the two others itself ([`turns`]).
+//! What bounds the queues: proposals are refused when too much is unanswered ([`crate::Node::propose`]); everything else in
+//! them follows from proposals or is a message of a peer, of which the peer has a bounded number under way.
 
 pub(crate) mod apply_loop;
 pub(crate) mod defragmenter;
