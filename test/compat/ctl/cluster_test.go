@@ -62,7 +62,7 @@ func TestClusterChanges(t *testing.T) {
 	s.adds("member", "add", "two", "--learner", "--peer-urls=http://127.0.0.1:2,http://127.0.0.1:3")
 	s.do("member", "add", "three", "--learner", "--peer-urls=http://127.0.0.1:2")
 	for _, format := range [][]string{{}, {"-w=json"}, {"-w=fields"}, {"-w=table"}, {"--hex", "-w=json"}, {"--hex", "-w=fields"}} {
-		s.unordered().do(append(format, "member", "list")...)
+		s.squeezed().unordered().do(append(format, "member", "list")...)
 	}
 	s.do("member", "promote", "$MEMBER1")
 	s.do("member", "update", "$MEMBER1", "--peer-urls=http://127.0.0.1:4")

@@ -85,7 +85,8 @@ func (p *pair) normalText(s step, text string) string {
 	}
 	for i, id := range p.members {
 		name := fmt.Sprintf("MEMBER%d", i+1)
-		text = strings.ReplaceAll(text, fmt.Sprintf("%16x", id), name)
+		// One id in sixteen is shorter, and filled up in sentences.
+		text = strings.ReplaceAll(text, fmt.Sprintf("Member %16x ", id), "Member "+name+" ")
 		text = strings.ReplaceAll(text, fmt.Sprintf("%x", id), name)
 		text = strings.ReplaceAll(text, fmt.Sprint(id), name)
 	}
