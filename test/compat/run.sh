@@ -44,7 +44,10 @@ step "tests of $MILEPOST_BIN"
 # the cache: the server under test is not among what Go's test cache looks at.
 # -v, because the tables of what was asked are part of the result.
 mapfile -t packages < <(go list ./... | grep -v '/cluster$')
-go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "$@" "${packages[@]}" | grep -v '^=== '
+failed=0
+go test -v -p 1 -parallel 8 -count 1 -timeout "$limit" "$@" "${packages[@]}" | grep -v '^=== ' || failed=1
+# Also after a failure: one run is to tell of everything.
 step "clusters"
-go test -v -parallel 8 -count 1 -timeout "$limit" "$@" ./cluster | grep -v '^=== '
+go test -v -parallel 8 -count 1 -timeout "$limit" "$@" ./cluster | grep -v '^=== ' || failed=1
 step "done"
+exit "$failed"
