@@ -208,7 +208,7 @@ impl Behind {
             let row = self.row(engine_key);
             let is_new = record.previous == Revision::ZERO || row.is_some_and(Row::is_new);
             let before = Before { is_new, since: row.map_or(record.revision.main, Row::since) };
-            changes.push(encode.row(before, engine_key, &record.lent(), &record.spine));
+            changes.push(encode.row(before, engine_key, &record.borrow(), &record.spine));
             Ok::<(), EngineError>(())
         });
         debug_assert!(collected.is_ok(), "nothing in it fails");

@@ -72,7 +72,7 @@ pub(crate) fn encode_history(record: &Record, out: &mut Vec<u8>) {
     flags |= if record.previous == Revision::ZERO { 0 } else { HAS_PREVIOUS };
     flags |= if record.jump == record.previous { 0 } else { HAS_JUMP };
     out.push(flags);
-    put_life(&record.lent(), out);
+    put_life(&record.borrow(), out);
     put_link(record.revision, record.previous, flags & HAS_PREVIOUS, out);
     put_link(record.revision, record.jump, flags & HAS_JUMP, out);
     put_varint(record.key.len() as u64, out);
@@ -421,7 +421,7 @@ mod tests {
             let record = record(&vec![b'k'; key_len], &vec![b'v'; value_len]);
             let engine_key = keys::EngineKey::of(&record.key);
             let mut bytes = Vec::new();
-            encode_current(&record.lent(), &record.spine, engine_key.bytes(), &mut bytes);
+            encode_current(&record.borrow(), &record.spine, engine_key.bytes(), &mut bytes);
             let back = decode_current(engine_key.bytes(), &bytes).expect("own record");
             assert_eq!(back.key, &record.key[..]);
             assert_eq!(back.value.map(<[u8]>::len), (value_len <= INLINE_MAX).then_some(value_len));
@@ -434,7 +434,7 @@ mod tests {
     fn every_flipped_bit_is_found() {
         let record = record(b"key", b"value");
         let mut bytes = Vec::new();
-        encode_current(&record.lent(), &record.spine, b"key", &mut bytes);
+        encode_current(&record.borrow(), &record.spine, b"key", &mut bytes);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_current(b"key", &bytes).is_err(), "bit {bit}");

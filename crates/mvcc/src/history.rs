@@ -139,7 +139,7 @@ impl Reader<'_> {
 }
 
 impl Record {
-    /// The same, as if it stood in the engine.
+    /// The same without its spine, as if it stood in the engine.
     pub(crate) fn borrow(&self) -> HistoryRef<'_> {
         HistoryRef {
             revision: self.revision,

@@ -204,7 +204,7 @@ impl Import {
         newest.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         for record in newest {
             let engine_key = EngineKey::of(&record.key);
-            codec::encode_current(&record.lent(), &record.spine, engine_key.bytes(), &mut buffer);
+            codec::encode_current(&record.borrow(), &record.spine, engine_key.bytes(), &mut buffer);
             txn.put(Table::Current, engine_key.bytes(), &buffer)?;
         }
         for ((lease, key), attached) in &linked.attached {

@@ -4,8 +4,6 @@ use bytes::Bytes;
 use milepost_proto::mvccpb;
 use milepost_types::{LeaseId, Revision};
 
-use crate::codec::HistoryRef;
-
 /// One change of one key: what the key was from this revision on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -34,21 +32,6 @@ impl Record {
     #[must_use]
     pub const fn is_tombstone(&self) -> bool {
         self.version == 0
-    }
-
-    /// The same without its spine, lent.
-    pub(crate) fn lent(&self) -> HistoryRef<'_> {
-        HistoryRef {
-            revision: self.revision,
-            tombstone: self.is_tombstone(),
-            create_revision: self.create_revision,
-            version: self.version,
-            lease: self.lease,
-            previous: self.previous,
-            jump: self.jump,
-            key: &self.key,
-            value: &self.value,
-        }
     }
 
     /// As the wire and etcd's files say it; of a tombstone only key and `mod_revision`.
