@@ -1,6 +1,6 @@
 //! A mailbox for one thread that takes everything at once.
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Many put, one takes. Unbounded by itself: each use says what bounds it.
@@ -77,14 +77,7 @@ impl<T> Queue<T> {
     /// False once the queue is closed and nothing is left.
     pub fn take(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {
         let mut state = self.state.lock();
-        if state.items.is_empty() && !state.closed {
-            match timeout {
-                None => self.arrived.wait(&mut state),
-                Some(timeout) => {
-                    self.arrived.wait_for(&mut state, timeout);
-                }
-            }
-        }
+        self.wait_with(&mut state, timeout);
         std::mem::swap(&mut state.items, taken);
         !(taken.is_empty() && state.closed)
     }
@@ -92,12 +85,16 @@ impl<T> Queue<T> {
     /// Waits until something can be taken, or for `timeout`; false once the queue is closed and nothing is left.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let mut state = self.state.lock();
+        self.wait_with(&mut state, timeout);
+        !(state.items.is_empty() && state.closed)
+    }
+
+    fn wait_with(&self, state: &mut MutexGuard<'_, State<T>>, timeout: Option<Duration>) {
         let is_idle = |state: &mut State<T>| state.items.is_empty() && !state.closed;
         match timeout {
-            None => self.arrived.wait_while(&mut state, is_idle),
-            Some(timeout) => _ = self.arrived.wait_while_for(&mut state, is_idle, timeout),
+            None => self.arrived.wait_while(state, is_idle),
+            Some(timeout) => _ = self.arrived.wait_while_for(state, is_idle, timeout),
         }
-        !(state.items.is_empty() && state.closed)
     }
 
     /// Swaps what is there into `taken`, which must be empty.
