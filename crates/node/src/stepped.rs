@@ -143,10 +143,8 @@ impl Stepped {
 
     /// A turn of the Raft thread: all that has come, and a tick if one is due.
     pub fn raft(&mut self) {
-        let applied = self.parts.shared.applied();
-        let mut commands = Vec::new();
-        if self.parts.shared.to_raft.take(&mut commands, Some(Duration::ZERO)) {
-            self.parts.raft.round(&mut commands, applied);
+        if self.parts.shared.to_raft.wait(Some(Duration::ZERO)) {
+            self.parts.raft.next_round();
         }
         if let Some(offered) = self.offered.take()
             && let Err(offered) = install::try_settle(&self.parts.shared, offered)

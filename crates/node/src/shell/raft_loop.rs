@@ -204,7 +204,7 @@ impl RaftLoop {
     }
 
     /// Does what has come, and what is due. `applied` was read before `commands` were taken.
-    pub fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
+    fn round(&mut self, commands: &mut Vec<Command>, mut applied: u64) {
         let mut proposals = Vec::new();
         let mut pending = Vec::new();
         let mut reads = Vec::new();
