@@ -20,6 +20,7 @@ use milepost_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchRespon
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
 
+use crate::glance::Glance;
 use crate::grpc::{CallError, Connection, Stream, frame};
 use crate::keys::Keys;
 use crate::load::LoadError;
@@ -35,8 +36,10 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// What the watchers saw.
 #[derive(Default)]
 pub struct Events {
-    /// From a put's encoding to its event's decoding.
+    /// From a put's encoding to the reading of its event.
     pub meter: Meter,
+    /// Responses over all watchers.
+    pub responses: u64,
     /// Events over all watchers.
     pub received: u64,
     /// What went wrong, by text.
@@ -317,14 +320,26 @@ async fn seat(connection: &mut Connection, audience: &Audience, index: u64) -> R
     Ok(Seat { stream, newest: vec![0; created] })
 }
 
+/// One response in so many is decoded in full, and compared with what was read of it.
+const DECODE_EVERY: u64 = 1000;
+
 async fn listen(mut seat: Seat, stamps: Arc<Stamps>, hall: Rc<Hall>) {
     loop {
-        let heard = match seat.stream.next().await {
-            Ok(Some(message)) => hear(&mut seat.newest, &stamps, message, &mut hall.events.borrow_mut()),
-            Ok(None) => Err("the server ended a watch stream".into()),
-            Err(error) => Err(error.to_string()),
+        let mut heard = {
+            let mut events = hall.events.borrow_mut();
+            let mut ear = Ear::new(&mut seat.newest, &stamps, &mut events);
+            let heard = seat.stream.each(|message| ear.hear(message));
+            ear.rest();
+            heard
         };
         hall.progress.notify_one();
+        if heard.is_ok() {
+            heard = match seat.stream.more().await {
+                Ok(true) => continue,
+                Ok(false) => Err("the server ended a watch stream".into()),
+                Err(error) => Err(error.to_string()),
+            };
+        }
         if let Err(text) = heard {
             *hall.events.borrow_mut().errors.entry(text).or_default() += 1;
             return;
@@ -332,28 +347,64 @@ async fn listen(mut seat: Seat, stamps: Arc<Stamps>, hall: Rc<Hall>) {
     }
 }
 
-fn hear(newest: &mut [i64], stamps: &Stamps, message: Bytes, events: &mut Events) -> Result<(), String> {
-    let response = WatchResponse::decode(message).map_err(|error| format!("undecodable answer: {error}"))?;
-    if response.canceled {
-        return Err(format!("a watcher was cancelled: {}", response.cancel_reason));
+/// Listens to what came at once on one stream.
+struct Ear<'a> {
+    /// By watch id − 1: the revision of the last event.
+    newest: &'a mut [i64],
+    stamps: &'a Stamps,
+    events: &'a mut Events,
+    /// When it came.
+    now: Instant,
+    /// The put of the last events, and how many of them are not yet in the meter: watchers of one key hear of the same put.
+    put: u64,
+    unmetered: u64,
+}
+
+impl<'a> Ear<'a> {
+    fn new(newest: &'a mut [i64], stamps: &'a Stamps, events: &'a mut Events) -> Self {
+        Self { newest, stamps, events, now: Instant::now(), put: 0, unmetered: 0 }
     }
-    let slot = usize::try_from(response.watch_id - 1).ok().and_then(|index| newest.get_mut(index));
-    let Some(newest) = slot else {
-        return Err("events for a watcher that was never made".into());
-    };
-    let now = Instant::now();
-    events.last = Some(now);
-    for event in response.events {
-        let kv = event.kv.ok_or("an event without its key")?;
-        if kv.mod_revision <= *newest {
-            return Err("events of one watcher are out of order".into());
+
+    fn hear(&mut self, message: &[u8]) -> Result<(), String> {
+        let response = Glance::at(message)?;
+        self.events.responses += 1;
+        if self.events.responses % DECODE_EVERY == 1 {
+            response.agrees()?;
         }
-        *newest = kv.mod_revision;
-        let n = kv.value.first_chunk().copied().map(u64::from_be_bytes).ok_or("an event without its value")?;
-        events.received += 1;
-        events.meter.record(stamps.age(n, now));
+        if response.canceled {
+            let response = WatchResponse::decode(message).map_err(|error| format!("undecodable answer: {error}"))?;
+            return Err(format!("a watcher was cancelled: {}", response.cancel_reason));
+        }
+        let slot = usize::try_from(response.watch_id - 1).ok().filter(|slot| *slot < self.newest.len());
+        let slot = slot.ok_or("events for a watcher that was never made")?;
+        response.events(|event| {
+            if event.mod_revision <= self.newest[slot] {
+                return Err("events of one watcher are out of order".into());
+            }
+            self.newest[slot] = event.mod_revision;
+            let put = event.value.first_chunk().copied().map(u64::from_be_bytes).ok_or("an event without its value")?;
+            if put != self.put {
+                self.meter();
+                self.put = put;
+            }
+            self.unmetered += 1;
+            Ok(())
+        })
     }
-    Ok(())
+
+    fn meter(&mut self) {
+        if self.unmetered > 0 {
+            self.events.received += self.unmetered;
+            self.events.meter.record_many(self.stamps.age(self.put, self.now), self.unmetered);
+            self.unmetered = 0;
+            self.events.last = Some(self.now);
+        }
+    }
+
+    /// Everything was heard.
+    fn rest(mut self) {
+        self.meter();
+    }
 }
 
 #[cfg(test)]
@@ -401,14 +452,17 @@ mod tests {
             };
             let response =
                 WatchResponse { watch_id, events: revisions.iter().map(event).collect(), ..WatchResponse::default() };
-            hear(&mut newest, &stamps, response.encode_to_vec().into(), &mut events)
+            let mut ear = Ear::new(&mut newest, &stamps, &mut events);
+            let heard = ear.hear(&response.encode_to_vec());
+            ear.rest();
+            heard
         };
         assert_eq!(hear_one(1, &[2, 3]), Ok(()));
         assert_eq!(hear_one(2, &[2]), Ok(()));
         assert!(hear_one(1, &[3]).unwrap_err().contains("out of order"));
         assert!(hear_one(3, &[4]).unwrap_err().contains("never made"));
         assert!(hear_one(0, &[4]).unwrap_err().contains("never made"));
-        assert_eq!(events.received, 3);
+        assert_eq!((events.received, events.meter.count()), (3, 3));
     }
 
     #[test]

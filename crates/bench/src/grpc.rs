@@ -194,6 +194,32 @@ impl Stream {
             Answers::Awaited(_) => unreachable!("replaced above"),
         }
     }
+
+    /// Hands every message that has come, and that [`Stream::next`] did not return, to `hear`, where it lies.
+    ///
+    /// # Errors
+    /// A message in a form that was not asked for, or what `hear` finds wrong: the stream is of no use then.
+    pub fn each(&mut self, hear: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        match &mut self.answers {
+            Answers::Open(messages) => messages.received.each(hear),
+            Answers::Awaited(_) => Ok(()),
+        }
+    }
+
+    /// Waits for more bytes than [`Stream::each`] has seen; false after a clean end. To be called after it.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn more(&mut self) -> Result<bool, CallError> {
+        match &mut self.answers {
+            Answers::Open(messages) => messages.more().await,
+            Answers::Awaited(response) => {
+                let messages = Messages::of(response).await?;
+                self.answers = Answers::Open(messages);
+                Ok(true)
+            }
+        }
+    }
 }
 
 /// The messages of one answer, put together from DATA frames.
@@ -222,31 +248,36 @@ impl Messages {
             if let Some(message) = self.received.take()? {
                 return Ok(Some(message));
             }
-            match poll_fn(|cx| self.body.poll_data(cx)).await {
-                Some(chunk) => {
-                    let chunk = chunk.map_err(CallError::broken)?;
-                    let size = chunk.len();
-                    self.body.flow_control().release_capacity(size).map_err(CallError::broken)?;
-                    self.received.push(chunk);
-                }
-                None => break,
+            if !self.more().await? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// Waits for more bytes, when there is no whole message in those that are there; false after a clean end.
+    async fn more(&mut self) -> Result<bool, CallError> {
+        if let Some(chunk) = poll_fn(|cx| self.body.poll_data(cx)).await {
+            let chunk = chunk.map_err(CallError::broken)?;
+            self.body.flow_control().release_capacity(chunk.len()).map_err(CallError::broken)?;
+            self.received.push(chunk);
+            return Ok(true);
         }
         if !self.received.is_empty() {
             return Err(CallError::Broken("the answer ends inside a message".into()));
         }
         match poll_fn(|cx| self.body.poll_trailers(cx)).await.map_err(CallError::broken)? {
-            Some(trailers) => status(&trailers).map(|()| None),
-            None => Ok(None),
+            Some(trailers) => status(&trailers).map(|()| false),
+            None => Ok(false),
         }
     }
 }
 
-/// Bytes received and not yet taken as messages. A message in one chunk is a slice of it; longer ones are gathered.
+/// Bytes received and not yet taken as messages. A message in one chunk is a slice of it; others are gathered.
 #[derive(Default)]
 struct Received {
-    chunk: Bytes,
+    /// The beginning of a message that goes on in `chunk`.
     gathered: BytesMut,
+    chunk: Bytes,
 }
 
 impl Received {
@@ -254,39 +285,64 @@ impl Received {
         self.chunk.is_empty() && self.gathered.is_empty()
     }
 
+    /// Adds a chunk, when there is no whole message in what was there.
     fn push(&mut self, chunk: Bytes) {
-        if self.is_empty() {
-            self.chunk = chunk;
-            return;
-        }
-        if self.gathered.is_empty() {
-            let whole = message_size(&self.chunk).unwrap_or(0) + PREFIX_BYTES;
-            self.gathered.reserve(whole.max(self.chunk.len() + chunk.len()));
-            self.gathered.extend_from_slice(&std::mem::take(&mut self.chunk));
-        }
-        self.gathered.extend_from_slice(&chunk);
+        let rest = std::mem::replace(&mut self.chunk, chunk);
+        self.gathered.extend_from_slice(&rest);
     }
 
     fn take(&mut self) -> Result<Option<Bytes>, CallError> {
-        let bytes: &[u8] = if self.gathered.is_empty() { &self.chunk } else { &self.gathered };
-        let Some(size) = message_size(bytes) else { return Ok(None) };
-        if bytes[0] != 0 {
-            return Err(CallError::Broken("a compressed message, though none was asked for".into()));
-        }
-        if bytes.len() < PREFIX_BYTES + size {
-            return Ok(None);
-        }
         if self.gathered.is_empty() {
+            let Some(size) = whole_message(&self.chunk)? else { return Ok(None) };
             self.chunk.advance(PREFIX_BYTES);
             return Ok(Some(self.chunk.split_to(size)));
         }
-        self.gathered.advance(PREFIX_BYTES);
-        let message = self.gathered.split_to(size).freeze();
-        if self.gathered.is_empty() {
-            self.gathered = BytesMut::new();
+        self.gather(PREFIX_BYTES);
+        if let Some(size) = message_size(&self.gathered) {
+            self.gather(PREFIX_BYTES + size);
         }
+        let Some(size) = whole_message(&self.gathered)? else { return Ok(None) };
+        let mut message = std::mem::take(&mut self.gathered).freeze();
+        message.advance(PREFIX_BYTES);
+        debug_assert_eq!(message.len(), size, "no more is gathered than one message");
         Ok(Some(message))
     }
+
+    /// Moves bytes from the chunk until `bytes` are gathered, or it is empty.
+    fn gather(&mut self, bytes: usize) {
+        let missing = bytes.saturating_sub(self.gathered.len());
+        self.gathered.reserve(missing);
+        self.gathered.extend_from_slice(&self.chunk.split_to(missing.min(self.chunk.len())));
+    }
+
+    /// Hands every whole message to `hear`; those in the chunk are not even sliced.
+    fn each(&mut self, mut hear: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        let text = |error: CallError| error.to_string();
+        if !self.gathered.is_empty() {
+            match self.take().map_err(text)? {
+                Some(message) => hear(&message)?,
+                None => return Ok(()),
+            }
+        }
+        let mut rest: &[u8] = &self.chunk;
+        while let Some(size) = whole_message(rest).map_err(text)? {
+            let (message, behind) = rest[PREFIX_BYTES..].split_at(size);
+            hear(message)?;
+            rest = behind;
+        }
+        let heard = self.chunk.len() - rest.len();
+        self.chunk.advance(heard);
+        Ok(())
+    }
+}
+
+/// Length of the message that `bytes` begin with, if they hold all of it.
+fn whole_message(bytes: &[u8]) -> Result<Option<usize>, CallError> {
+    let Some(size) = message_size(bytes) else { return Ok(None) };
+    if bytes[0] != 0 {
+        return Err(CallError::Broken("a compressed message, though none was asked for".into()));
+    }
+    Ok((bytes.len() - PREFIX_BYTES >= size).then_some(size))
 }
 
 /// Length in the prefix; `None` while the prefix is incomplete.
@@ -359,6 +415,18 @@ mod tests {
             }
             assert!(received.is_empty());
             assert_eq!(seen, messages, "chunks of {size}");
+            let mut heard: Vec<Vec<u8>> = Vec::new();
+            for chunk in wire.chunks(size) {
+                received.push(Bytes::copy_from_slice(chunk));
+                received
+                    .each(|message| {
+                        heard.push(message.to_vec());
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            assert!(received.is_empty());
+            assert_eq!(heard, messages, "heard in chunks of {size}");
         }
     }
 
@@ -376,6 +444,7 @@ mod tests {
         let mut received = Received::default();
         received.push(Bytes::from_static(&[1, 0, 0, 0, 0]));
         assert!(received.take().is_err());
+        assert!(received.each(|_| Ok(())).is_err());
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod endpoint;
 mod expiry;
 mod fanout;
 mod gathered;
+mod glance;
 mod grpc;
 mod keys;
 mod load;

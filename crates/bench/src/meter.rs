@@ -31,6 +31,11 @@ impl Meter {
         self.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Counts one duration that `count` had.
+    pub fn record_many(&mut self, latency: Duration, count: u64) {
+        self.0.saturating_record_n(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), count);
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.0.len()

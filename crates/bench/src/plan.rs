@@ -15,7 +15,7 @@ use crate::meter::{Latency, round};
 use crate::metrics;
 use crate::options::{Command, Options};
 use crate::proc::{self, Usage};
-use crate::report::{Report, Server, per};
+use crate::report::{Report, Server, cpu_per, per};
 use crate::tickets::Until;
 use crate::work::{
     Acknowledged, Compact, Count, Defragment, Delete, Fill, Gone, Grant, KeepAlive, Kube, Leases, List, Lock, NEVER,
@@ -433,7 +433,7 @@ impl Measured {
             seconds: (seconds * 1e6).round() / 1e6,
             ops_per_second: per(ops as f64, seconds),
             latency,
-            bench_cpu_us_per_op: self.own.map(|cpu| per(cpu.as_secs_f64() * 1e6, ops as f64)),
+            bench_cpu_us_per_op: self.own.map(|cpu| cpu_per(cpu, ops)),
             server: watched.map(|spent| Server::new(before, spent, self.anon_max, ops, seconds)),
             wal_syncs_per_second: self.syncs.map(|syncs| round(if seconds > 0.0 { syncs / seconds } else { 0.0 })),
             received_bytes_per_second: per(self.outcome.received as f64, seconds),

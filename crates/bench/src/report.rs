@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -70,7 +71,7 @@ impl Server {
     /// Puts the counters into relation to `ops` requests in `seconds`.
     pub fn new(before: &Usage, spent: &Usage, anon_max: u64, ops: u64, seconds: f64) -> Server {
         Server {
-            server_cpu_us_per_op: per(spent.cpu.as_secs_f64() * 1e6, ops as f64),
+            server_cpu_us_per_op: cpu_per(spent.cpu, ops),
             server_cpu_cores: (per_exact(spent.cpu.as_secs_f64(), seconds) * 100.0).round() / 100.0,
             server_rss_anon_before_bytes: before.rss_anon,
             server_rss_anon_bytes: spent.rss_anon,
@@ -81,6 +82,11 @@ impl Server {
             server_switches_per_second: per(spent.switches_total() as f64, seconds),
         }
     }
+}
+
+/// CPU time by operations, in microseconds to three digits: one event among a thousand costs less than one. 0 by none.
+pub fn cpu_per(cpu: Duration, ops: u64) -> f64 {
+    (per_exact(cpu.as_secs_f64() * 1e6, ops as f64) * 1000.0).round() / 1000.0
 }
 
 /// `amount` by `count`, to one digit; 0 by nothing.
@@ -113,7 +119,7 @@ impl Report {
         line("", format!("p99 {}  p99.9 {}  max {}", time(p99_us), time(p999_us), time(max_us)));
         if let Some(server) = &self.server {
             let cpu = (server.server_cpu_us_per_op, server.server_cpu_cores);
-            line("server CPU", format!("{:.1} µs/op ({:.2} cores)", cpu.0, cpu.1));
+            line("server CPU", format!("{:.2} µs/op ({:.2} cores)", cpu.0, cpu.1));
             let anon = (server.server_rss_anon_bytes, server.server_rss_anon_max_bytes);
             let before = mib(server.server_rss_anon_before_bytes);
             line("server anonymous RSS", format!("{} (before {before}, most {})", mib(anon.0), mib(anon.1)));
@@ -133,7 +139,7 @@ impl Report {
             line(name, format!("{value:.1}"));
         }
         if let Some(cpu) = self.bench_cpu_us_per_op {
-            line("load generator CPU", format!("{cpu:.1} µs/op"));
+            line("load generator CPU", format!("{cpu:.2} µs/op"));
         }
         line("compared", self.compared.to_string());
         line("errors", self.errors.to_string());
@@ -215,7 +221,7 @@ mod tests {
     #[test]
     fn text_shows_the_figures_with_units() {
         let text = report().text();
-        for part in ["500 ops/s", "p50 400 µs", "p99 1.50 ms", "p99.9 2.00 s", "1000.0 µs/op", "3.0 MiB", "8.2 µs/op"]
+        for part in ["500 ops/s", "p50 400 µs", "p99 1.50 ms", "p99.9 2.00 s", "1000.00 µs/op", "3.0 MiB", "8.20 µs/op"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
