@@ -56,6 +56,11 @@ impl Source {
     }
 }
 
+fn clock() -> impl Fn() -> Duration {
+    let start = Instant::now();
+    move || start.elapsed()
+}
+
 fn single(key: &str) -> CreateRequest {
     CreateRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..CreateRequest::default() }
 }
@@ -181,7 +186,7 @@ fn crowd(watchers: usize) {
 /// What the writer pays while nobody watches.
 fn silence() {
     let mut source = Source::new();
-    let hub = Hub::start(source.store.clone(), HubOptions::default());
+    let hub = Hub::start(source.store.clone(), HubOptions::default(), clock());
     let batch = source.put("k");
     const TIMES: usize = 10_000_000;
     let start = Instant::now();
@@ -196,7 +201,7 @@ fn silence() {
 /// The whole hub: from `publish` until the last of `streams` readers has its frame.
 fn hub(streams: usize, batches: usize) {
     let mut source = Source::new();
-    let hub = Hub::start(source.store.clone(), HubOptions::default());
+    let hub = Hub::start(source.store.clone(), HubOptions::default(), clock());
     let (wake, woken) = channel::<usize>();
     let wake = Arc::new(Mutex::new(wake));
     let opened: Vec<_> = (0..streams)

@@ -493,7 +493,8 @@ impl Parts {
             recovery::force::alone(&mut recovery, &machine, &**may_drop, &*config.log)?;
         }
         log_start(config, &recovery);
-        let hub = Hub::start(machine.reader(), config.watch);
+        let pace = Arc::clone(&clock);
+        let hub = Hub::start(machine.reader(), config.watch, move || pace.monotonic());
         let membership = MembershipAt {
             index: recovery.restart.applied,
             conf_state: machine.conf_state().clone(),

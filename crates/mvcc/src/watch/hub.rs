@@ -5,11 +5,13 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::core::{HubCore, HubOptions, Input, StreamId, StreamOptions};
 use super::outbox::{Outbox, Waker};
+use super::pace::Pace;
 use super::stats::{Counters, HubStats};
 use super::{CreateRequest, Frame, History};
 use crate::EventBatch;
@@ -41,9 +43,20 @@ struct Queue {
     batches: usize,
     /// Batches were dropped after the inputs.
     overrun: bool,
-    /// The hub waits for the condition variable.
-    asleep: bool,
+    sleep: Sleep,
     stop: bool,
+}
+
+/// What the hub's thread waits for on the condition variable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    /// It does not wait.
+    #[default]
+    Awake,
+    /// For anything.
+    Idle,
+    /// For anything but batches, and for a moment: it gathers batches, see [`Pace`].
+    Gathering,
 }
 
 /// Ends the thread when the last handle is gone.
@@ -53,12 +66,16 @@ struct HubThread {
 }
 
 impl Hub {
-    /// Starts the hub's thread over `history` (the store).
+    /// Starts the hub's thread over `history` (the store). `clock` tells the time since some fixed point and never goes back.
     ///
     /// # Panics
     /// If the system refuses a thread.
     #[must_use]
-    pub fn start(history: impl History + 'static, options: HubOptions) -> Self {
+    pub fn start(
+        history: impl History + 'static,
+        options: HubOptions,
+        clock: impl Fn() -> Duration + Send + 'static,
+    ) -> Self {
         let counters = Arc::new(Counters::default());
         let core = HubCore::new(Arc::new(history), options, counters.clone());
         let shared = Arc::new(Shared {
@@ -70,7 +87,7 @@ impl Hub {
             options,
         });
         let ours = shared.clone();
-        let run = move || Self::run(&ours, core);
+        let run = move || Self::run(&ours, core, clock);
         let handle =
             std::thread::Builder::new().name("watch-hub".into()).spawn(run).expect("a thread for the watch hub");
         Self { thread: Arc::new(HubThread { shared: shared.clone(), handle: Mutex::new(Some(handle)) }), shared }
@@ -93,7 +110,8 @@ impl Hub {
             return;
         }
         queue.batches += 1;
-        self.shared.push(queue, Input::Batch(batch));
+        queue.inputs.push(Input::Batch(batch));
+        self.shared.wake(queue, true);
     }
 
     /// Tells that the store's content was replaced (a Raft snapshot was installed): every watcher goes on from its next revision.
@@ -133,8 +151,9 @@ impl Hub {
     /// Inputs' worth of memory that the queue keeps, in each of the two places that change roles.
     const KEPT_INPUTS: usize = 1024;
 
-    fn run(shared: &Shared, mut core: HubCore) {
+    fn run(shared: &Shared, mut core: HubCore, clock: impl Fn() -> Duration) {
         let mut inputs = Vec::new();
+        let mut pace = Pace::new(clock());
         loop {
             let mut queue = shared.queue.lock();
             while queue.is_empty() && !core.is_behind() {
@@ -142,9 +161,19 @@ impl Hub {
                     drop(queue);
                     return core.end();
                 }
-                queue.asleep = true;
+                queue.sleep = Sleep::Idle;
                 shared.ready.wait(&mut queue);
-                queue.asleep = false;
+                queue.sleep = Sleep::Awake;
+            }
+            // Who reads the past has something to do meanwhile, and whoever asks for something is not kept waiting.
+            let wait = if core.is_behind() { Duration::ZERO } else { pace.wait(clock()) };
+            while queue.is_batches_alone() && !wait.is_zero() {
+                queue.sleep = Sleep::Gathering;
+                let timed_out = shared.ready.wait_for(&mut queue, wait).timed_out();
+                queue.sleep = Sleep::Awake;
+                if timed_out {
+                    break;
+                }
             }
             mem::swap(&mut inputs, &mut queue.inputs);
             queue.batches = 0;
@@ -167,6 +196,10 @@ impl Hub {
             core.catch_up();
             core.flush();
             shared.watching.fetch_sub(core.take_ended(), Ordering::SeqCst);
+            match core.take_delivered() {
+                0 => {}
+                frames => pace.delivered(frames, clock()),
+            }
             if stop {
                 return core.end();
             }
@@ -176,12 +209,21 @@ impl Hub {
 
 impl Shared {
     fn input(&self, input: Input) {
-        self.push(self.queue.lock(), input);
+        let mut queue = self.queue.lock();
+        queue.inputs.push(input);
+        self.wake(queue, false);
     }
 
-    fn push(&self, mut queue: MutexGuard<'_, Queue>, input: Input) {
-        queue.inputs.push(input);
-        let wake = mem::take(&mut queue.asleep);
+    /// Wakes the hub's thread, if it waits for what was just queued: a batch or something else.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>, is_batch: bool) {
+        let wake = match queue.sleep {
+            Sleep::Awake => false,
+            Sleep::Idle => true,
+            Sleep::Gathering => !is_batch,
+        };
+        if wake {
+            queue.sleep = Sleep::Awake;
+        }
         drop(queue);
         if wake {
             self.ready.notify_one();
@@ -197,6 +239,10 @@ impl Shared {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.inputs.is_empty() && !self.overrun
+    }
+
+    fn is_batches_alone(&self) -> bool {
+        self.inputs.len() == self.batches && !self.overrun && !self.stop
     }
 }
 

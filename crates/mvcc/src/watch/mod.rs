@@ -41,6 +41,7 @@ mod interest;
 mod interval;
 mod members;
 mod outbox;
+mod pace;
 mod registry;
 mod request;
 mod slots;

@@ -47,6 +47,15 @@ pub struct Outbox {
     counters: Arc<Counters>,
 }
 
+/// What came of [`Outbox::push`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pushed {
+    /// False: the owner has taken everything in the meantime, so that no one would ever report room.
+    pub waiting: bool,
+    /// The owner knows nothing of it yet: to be followed by [`Outbox::wake`].
+    pub wake: bool,
+}
+
 #[derive(Default)]
 struct State {
     frames: Vec<Frame>,
@@ -122,9 +131,8 @@ impl Outbox {
             && self.bytes.load(Ordering::Relaxed) + bytes < self.bounds.bytes
     }
 
-    /// Appends all of `frames`, of which the caller made sure that there is room, and wakes the owner once. `blocked`: something
-    /// is held back; false is returned if the owner has taken everything in the meantime, so that no one would ever report room.
-    pub(super) fn push(&self, frames: &mut Vec<Frame>, blocked: bool) -> bool {
+    /// Appends all of `frames`, of which the caller made sure that there is room. `blocked`: something is held back.
+    pub(super) fn push(&self, frames: &mut Vec<Frame>, blocked: bool) -> Pushed {
         let events: u64 = frames.iter().map(|frame| u64::from(frame.event_count)).sum();
         let cost: usize = frames.iter().map(Frame::cost).sum();
         self.counters.events_sent(events);
@@ -136,11 +144,12 @@ impl Outbox {
         state.blocked = blocked && waiting;
         let wake = waiting && !state.woken;
         state.woken |= wake;
-        drop(state);
-        if wake {
-            (self.waker)();
-        }
-        waiting
+        Pushed { waiting, wake }
+    }
+
+    /// Wakes the owner.
+    pub(super) fn wake(&self) {
+        (self.waker)();
     }
 
     /// Says that nothing will follow, and wakes the owner.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use milepost_env::{Clock, OsClock};
 use milepost_mvcc::watch::{CreateRequest, Frame, Hub, HubOptions, Stream, StreamOptions};
 use parking_lot::Mutex;
 
@@ -43,6 +44,10 @@ impl Client {
     }
 }
 
+fn clock() -> impl Fn() -> Duration {
+    || OsClock.monotonic()
+}
+
 fn all() -> CreateRequest {
     CreateRequest { range_end: Bytes::from_static(b"\0"), ..CreateRequest::default() }
 }
@@ -59,7 +64,7 @@ fn put(past: &Past, hub: &Hub) -> i64 {
 fn nothing_is_lost_between_creating_and_publishing() {
     for options in [HubOptions::default(), HubOptions { queue_batches: 2, ..HubOptions::default() }] {
         let past = Past::default();
-        let hub = Hub::start(past.clone(), options);
+        let hub = Hub::start(past.clone(), options, clock());
         let busy = Arc::new(AtomicUsize::new(3));
         let clients: Vec<_> = (0..3)
             .map(|n| {
@@ -146,7 +151,7 @@ fn events(frame: &Frame) -> Vec<i64> {
 #[test]
 fn a_slow_client_delays_nobody() {
     let past = Past::default();
-    let hub = Hub::start(past.clone(), HubOptions::default());
+    let hub = Hub::start(past.clone(), HubOptions::default(), clock());
     let (slow, fast) = (Client::open(&hub), Client::open(&hub));
     for client in [&slow, &fast] {
         client.stream.create(all());
@@ -180,11 +185,61 @@ fn a_slow_client_delays_nobody() {
     assert!(replies.keys().any(|events| *events > 100), "it catches up in large replies: {replies:?}");
 }
 
+/// A hub that gathers what is published for a crowd still tells each of them everything in order, answers who asks meanwhile,
+/// and hands out what it has gathered before it ends.
+#[test]
+fn a_crowd_misses_nothing_while_the_hub_gathers() {
+    const WATCHERS: i64 = 400;
+    const CHANGES: i64 = 20;
+    let past = Past::default();
+    // Nothing that was delivered is ever worked off: the hub gathers all the time.
+    let hub = Hub::start(past.clone(), HubOptions::default(), || Duration::ZERO);
+    let clients: Vec<Client> = (0..10).map(|_| Client::open(&hub)).collect();
+    for client in &clients {
+        for _ in 0..WATCHERS {
+            client.stream.create(all());
+        }
+        let mut created = 0;
+        while created < WATCHERS {
+            created += i64::try_from(client.frames().iter().filter(|frame| frame.created).count()).expect("few");
+        }
+    }
+    let mut seen = vec![vec![1; usize::try_from(WATCHERS).expect("few")]; clients.len()];
+    for change in 1..=CHANGES {
+        let revision = put(&past, &hub);
+        // Now and then somebody asks, and ends the gathering.
+        let asks = change % 2 == 0;
+        if asks {
+            clients[0].stream.progress_request();
+        }
+        if change == CHANGES {
+            hub.stop();
+        }
+        for (number, (client, seen)) in clients.iter().zip(&mut seen).enumerate() {
+            let mut reported = !asks || number != 0;
+            while !reported || seen.iter().any(|seen| *seen < revision) {
+                for frame in client.frames() {
+                    let Ok(watcher) = usize::try_from(frame.watch_id) else {
+                        assert_eq!(frame.revision, revision);
+                        assert!(seen.iter().all(|seen| *seen == revision), "a report follows what it reports");
+                        reported = true;
+                        continue;
+                    };
+                    for event in events(&frame) {
+                        assert_eq!(event, seen[watcher] + 1);
+                        seen[watcher] = event;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A stopped hub says so to everybody, after what it was told before.
 #[test]
 fn stopping_wakes_every_stream() {
     let past = Past::default();
-    let hub = Hub::start(past.clone(), HubOptions::default());
+    let hub = Hub::start(past.clone(), HubOptions::default(), clock());
     let client = Client::open(&hub);
     client.stream.create(all());
     assert!(client.frames()[0].created);
@@ -199,7 +254,7 @@ fn stopping_wakes_every_stream() {
 #[test]
 fn an_overrun_hub_reads_what_it_missed() {
     let past = Past::default();
-    let hub = Hub::start(past.clone(), HubOptions { queue_batches: 3, ..HubOptions::default() });
+    let hub = Hub::start(past.clone(), HubOptions { queue_batches: 3, ..HubOptions::default() }, clock());
     let (entered, held) = channel();
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);

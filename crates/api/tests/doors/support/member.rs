@@ -80,7 +80,8 @@ impl Member {
         let machine = Machine::open(store.clone(), writer, &opened, config).expect("an empty machine opens");
         let reader = machine.reader();
         machine.lessor().promote(Duration::ZERO, Duration::ZERO);
-        let hub = Hub::start(store, HubOptions::default());
+        let start = Instant::now();
+        let hub = Hub::start(store, HubOptions::default(), move || start.elapsed());
         let (mail, box_) = mpsc::channel();
         let answer = Arc::new(Mutex::new(Answer::Apply));
         let (watchers, how) = (hub.clone(), Arc::clone(&answer));

@@ -129,15 +129,19 @@ pub struct HubCore {
     barriers: Vec<Barrier>,
     /// Slots of streams that the next flush must look at.
     dirty: Vec<u32>,
+    /// Streams whose owners the flush under way will wake; empty between flushes.
+    to_wake: Vec<u32>,
     /// Frames that wait for the next flush.
     staged: usize,
+    /// Frames flushed; see [`HubCore::take_delivered`].
+    delivered: usize,
     /// Create requests whose watcher is no more, or never was; see [`HubCore::take_ended`].
     ended: usize,
 }
 
 /// Frames that are produced before they are made visible, at most (about): so that a burst of batches or a popular key does not
 /// pile up in two places.
-const STAGED_MAX: usize = 4096;
+const STAGED_MAX: usize = 16_384;
 
 impl HubCore {
     /// A hub without streams over `history`.
@@ -160,7 +164,9 @@ impl HubCore {
             near_turn: false,
             barriers: Vec::new(),
             dirty: Vec::new(),
+            to_wake: Vec::new(),
             staged: 0,
+            delivered: 0,
             ended: 0,
         }
     }
@@ -194,6 +200,11 @@ impl HubCore {
     /// asked for minus this is what the hub holds, so the writer can tell that nobody watches.
     pub fn take_ended(&mut self) -> usize {
         std::mem::take(&mut self.ended)
+    }
+
+    /// How many frames were made visible since this was last asked.
+    pub fn take_delivered(&mut self) -> usize {
+        std::mem::take(&mut self.delivered)
     }
 
     /// Bytes held for watchers and streams, an estimate; what waits in outboxes apart.

@@ -81,25 +81,35 @@ impl HubCore {
         self.counters.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Makes every staged frame visible to its stream's owner; each is woken at most once until it takes.
+    /// Makes every staged frame visible to its stream's owner; each is woken at most once until it takes. Nobody is woken before
+    /// all is there: owners of many streams go through them in one turn, instead of waiting for the next one after each.
     pub fn flush(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
+        let mut to_wake = std::mem::take(&mut self.to_wake);
         for slot in dirty {
             let Some(stream) = self.streams[slot as usize].as_mut() else { continue };
             if !std::mem::take(&mut stream.dirty) {
                 continue;
             }
             let held_back = !stream.parked.is_empty();
-            let waiting = stream.outbox.push(&mut stream.staged, held_back);
+            let pushed = stream.outbox.push(&mut stream.staged, held_back);
             stream.staged_bytes = 0;
+            if pushed.wake {
+                to_wake.push(slot);
+            }
             if stream.staged.capacity() > Outbox::KEPT_CAPACITY {
                 stream.staged = Vec::new();
             }
             // Nothing waits, so nobody would tell us of room; there is some.
-            if held_back && !waiting {
+            if held_back && !pushed.waiting {
                 self.unpark(slot);
             }
         }
+        for slot in to_wake.drain(..) {
+            self.stream(slot).outbox.wake();
+        }
+        self.to_wake = to_wake;
+        self.delivered += self.staged;
         self.staged = 0;
     }
 
