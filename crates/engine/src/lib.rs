@@ -128,6 +128,15 @@ impl EngineError {
     }
 }
 
+/// How large a table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// Its rows.
+    pub rows: u64,
+    /// Pages that hold them.
+    pub leaves: u64,
+}
+
 /// Sizes in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineSizes {
@@ -164,6 +173,12 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// If the file cannot be examined.
     fn sizes(&self) -> Result<EngineSizes, EngineError>;
+
+    /// How large `table` is, as of the last commit.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    fn table_size(&self, table: Table) -> Result<TableSize, EngineError>;
 
     /// Reads that have begun and not ended.
     fn open_reads(&self) -> u64;

@@ -36,7 +36,9 @@ use tree::{Fence, Pages, Seen, Walk};
 
 use milepost_env::tell_of_bus_errors;
 
-use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
+use crate::{
+    Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, TableSize, WriteTxn,
+};
 
 /// How to open an environment.
 #[derive(Clone, Copy, Debug)]
@@ -430,6 +432,12 @@ impl Engine for LmdbEngine {
             pages += pages_of(&table.stat(&txn).map_err(self.error("stat table"))?);
         }
         Ok(EngineSizes { file, in_use: pages * u64::from(names.page_size) })
+    }
+
+    fn table_size(&self, table: Table) -> Result<TableSize, EngineError> {
+        let txn = self.env.read_txn().map_err(self.error("begin read"))?;
+        let stat = self.tables[table.slot()].stat(&txn).map_err(self.error("stat table"))?;
+        Ok(TableSize { rows: stat.entries as u64, leaves: stat.leaf_pages as u64 })
     }
 
     fn open_reads(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Room, Table, WriteTxn};
+use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Room, Table, TableSize, WriteTxn};
 
 type Map = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
@@ -155,6 +155,14 @@ impl Engine for MemEngine {
         let state = self.state.read().clone();
         let bytes = state.tables.iter().flatten().map(|(key, value)| (key.len() + value.len()) as u64).sum();
         Ok(EngineSizes { file: bytes, in_use: bytes })
+    }
+
+    fn table_size(&self, table: Table) -> Result<TableSize, EngineError> {
+        const PAGE_BYTES: usize = 4096;
+        let state = self.state.read().clone();
+        let table = &state.tables[table.slot()];
+        let bytes: usize = table.iter().map(|(key, value)| key.len() + value.len()).sum();
+        Ok(TableSize { rows: table.len() as u64, leaves: bytes.div_ceil(PAGE_BYTES) as u64 })
     }
 
     fn open_reads(&self) -> u64 {

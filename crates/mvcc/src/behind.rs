@@ -2,7 +2,8 @@
 //!
 //! A commit appends to `history` and puts the newest records of its keys in here, as the rows that `current` will hold.
 //! When they are many they are merged into `current` in the order of keys, so that a leaf is rewritten for many changes
-//! at once; see `merge.rs`. Until then a row in here hides the engine's of the same key.
+//! at once; see `merge.rs`. Until then a row in here hides the engine's of the same key. Where memory is to be saved a row
+//! leaves its value out, which `history` has; the merge puts it in again.
 //!
 //! Immutable: each commit makes the next one, which shares what has not changed. So what a reader takes with its view never
 //! has rows newer than an engine transaction begun afterwards, whose `history` their links lead into.
@@ -12,122 +13,64 @@
 
 mod index;
 mod rebuild;
+mod rows;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use milepost_engine::{EngineError, Pair};
 use milepost_types::Revision;
 
-use crate::codec::{self, HistoryRef};
+use crate::codec::{self, HistoryRef, INLINE_MAX, KEPT_MAX};
 use crate::generation::{Filter, Generation};
 use crate::keys::{Edge, EngineKey};
 use crate::record::Spine;
 
 use index::Index;
+use rows::{Block, RowHead};
+pub(crate) use rows::{Row, Rows};
 
-/// Most rows of a block: a change copies the references of one.
+/// Most rows of a block, and bytes after which it ends: a change copies one.
 const BLOCK_ROWS: usize = 128;
-/// What a row costs in memory beside its bytes: its reference, the counts behind it, what the allocator rounds up to.
-const ROW_OVERHEAD: usize = 56;
+const BLOCK_BYTES: usize = 4096;
 
-/// A row of `current`: whether the engine has none of the key, since when the engine lacks it, length of the engine's
-/// key, the key, the record.
-#[derive(Clone)]
-pub(crate) struct Row(Arc<[u8]>);
-
-const HEAD: usize = 1 + SINCE + 2;
-const SINCE: usize = size_of::<i64>();
-
-impl Row {
-    fn new(is_new: bool, since: i64, engine_key: &[u8], record: &[u8], scratch: &mut Vec<u8>) -> Self {
-        let len = (engine_key.len() as u16).to_le_bytes();
-        scratch.clear();
-        let parts = [&[u8::from(is_new)][..], &since.to_le_bytes(), &len, engine_key, record];
-        parts.iter().for_each(|part| scratch.extend_from_slice(part));
-        Self(scratch[..].into())
-    }
-
-    fn pair(&self) -> Pair<'_> {
-        let len = usize::from(u16::from_le_bytes([self.0[1 + SINCE], self.0[2 + SINCE]]));
-        self.0[HEAD..].split_at(len)
-    }
-
-    /// The engine has the key's row of every revision below this one; a commit's revisions all count as one of them.
-    fn since(&self) -> i64 {
-        self.0[1..].first_chunk().map_or(0, |since| i64::from_le_bytes(*since))
-    }
-
-    pub fn key(&self) -> &[u8] {
-        self.pair().0
-    }
-
-    pub fn record(&self) -> &[u8] {
-        self.pair().1
-    }
-
-    /// The engine has no row of this key.
-    fn is_new(&self) -> bool {
-        self.0[0] != 0
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
+/// What rows have of their values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// As in the engine: all but long ones.
+    Kept,
+    /// Only short ones.
+    LeftOut,
 }
 
-/// What the engine has of a row's key: see [`Row`].
+/// What the engine has of a row's key: see [`RowHead`].
 struct Before {
     is_new: bool,
     since: i64,
 }
 
-/// Makes rows, in memory that serves again.
-#[derive(Default)]
+/// Makes rows.
 struct Encode {
+    values: Values,
+    rows: Rows,
     record: Vec<u8>,
-    row: Vec<u8>,
 }
 
 impl Encode {
-    fn row(&mut self, before: Before, engine_key: &[u8], record: &HistoryRef<'_>, spine: &Spine) -> Row {
-        codec::encode_current(record, spine, engine_key, &mut self.record);
-        Row::new(before.is_new, before.since, engine_key, &self.record, &mut self.row)
-    }
-}
-
-/// Rows in the order of keys; never empty.
-struct Block {
-    rows: Vec<Row>,
-    index: Index,
-    bytes: usize,
-    new_bytes: usize,
-}
-
-impl Block {
-    fn first(&self) -> &[u8] {
-        self.rows[0].key()
+    fn new(values: Values) -> Self {
+        Self { values, rows: Rows::default(), record: Vec::new() }
     }
 
-    /// How many rows lie below `key`.
-    fn below(&self, key: &[u8]) -> usize {
-        self.index.below(key, |at| self.rows[at].key())
-    }
-
-    fn last(&self) -> &[u8] {
-        self.rows[self.rows.len() - 1].key()
-    }
-}
-
-impl FromIterator<Row> for Block {
-    fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
-        let (mut bytes, mut new_bytes) = (0, 0);
-        let count = |row: &Row| {
-            bytes += row.len() + ROW_OVERHEAD;
-            new_bytes += if row.is_new() { row.len() } else { 0 };
+    fn push(&mut self, before: &Before, engine_key: &[u8], record: &HistoryRef<'_>, spine: &Spine) {
+        let inline_max = match self.values {
+            Values::Kept => INLINE_MAX,
+            Values::LeftOut => KEPT_MAX,
         };
-        let rows: Vec<Row> = rows.into_iter().inspect(count).collect();
-        let index = Index::of(rows.len(), |at| rows[at].key());
-        Self { rows, index, bytes, new_bytes }
+        codec::encode_current(record, spine, engine_key, inline_max, &mut self.record);
+        let len = record.value.len();
+        let left_out = if len > inline_max && len <= INLINE_MAX { len } else { 0 };
+        let head = RowHead { is_new: before.is_new, since: before.since, left_out };
+        self.rows.push_parts(head, engine_key, &self.record);
     }
 }
 
@@ -162,17 +105,24 @@ impl Behind {
         self.new_bytes
     }
 
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
     /// The row of `engine_key`.
     pub fn get(&self, engine_key: &[u8]) -> Option<&[u8]> {
         self.row(engine_key).map(Row::record)
     }
 
-    fn row(&self, engine_key: &[u8]) -> Option<&Row> {
+    fn row(&self, engine_key: &[u8]) -> Option<Row<'_>> {
         if !self.filter.as_ref()?.filter.may_hold(engine_key) {
             return None;
         }
         let (block, row) = self.place(engine_key);
-        self.blocks.get(block)?.rows.get(row).filter(|row| row.key() == engine_key)
+        let block = self.blocks.get(block)?;
+        // Only the rows of another block may all lie below it.
+        Some(block.row(row)).filter(|row| row.key() == engine_key)
     }
 
     /// Walks the rows from `from` up to, and without, `to`.
@@ -194,67 +144,74 @@ impl Behind {
         // The block before the first that begins at or above it may reach up to it.
         let Some(block) = above.checked_sub(1) else { return (0, 0) };
         match self.blocks[block].below(key) {
-            row if row == self.blocks[block].rows.len() => (above, 0),
+            row if row == self.blocks[block].len() => (above, 0),
             row => (block, row),
         }
     }
 
-    /// The same with the newest records of `generation`.
-    pub fn with(&self, generation: &Generation) -> Self {
-        let (mut changes, mut encode) = (Vec::new(), Encode::default());
+    /// The same with the newest records of `generation`. Rows that are looked at anyway leave their values out if those of
+    /// the new ones are.
+    pub fn with(&self, generation: &Generation, values: Values) -> Self {
+        let mut encode = Encode::new(values);
         let collected = generation.newest_of_each(|record| {
             let engine_key = EngineKey::of(&record.key);
             let engine_key = engine_key.bytes();
             let row = self.row(engine_key);
             let is_new = record.previous == Revision::ZERO || row.is_some_and(Row::is_new);
             let before = Before { is_new, since: row.map_or(record.revision.main, Row::since) };
-            changes.push(encode.row(before, engine_key, &record.borrow(), &record.spine));
+            encode.push(&before, engine_key, &record.borrow(), &record.spine);
             Ok::<(), EngineError>(())
         });
         debug_assert!(collected.is_ok(), "nothing in it fails");
         // Long keys stand here by their digests.
-        if !changes.is_sorted_by(|one, other| one.key() < other.key()) {
-            changes.sort_unstable_by(|one, other| one.key().cmp(other.key()));
-        }
-        self.with_rows(changes)
+        encode.rows.sort();
+        self.with_rows(&encode.rows, values)
     }
 
     /// `changes`: in the order of keys.
-    fn with_rows(&self, changes: Vec<Row>) -> Self {
-        let filter = self.filter_with(&changes);
-        let mut blocks = Blocks::default();
-        let mut changes = changes.into_iter().peekable();
+    fn with_rows(&self, changes: &Rows, values: Values) -> Self {
+        let filter = self.filter_with(changes);
+        let mut blocks = Blocks::new(values);
+        let mut changes = changes.iter().peekable();
         for (at, block) in self.blocks.iter().enumerate() {
             let next = self.blocks.get(at + 1).map(|next| next.first());
-            let is_here = |change: &Row| next.is_none_or(|next| change.key() < next);
+            let is_here = |change: &Row<'_>| next.is_none_or(|next| change.key() < next);
             if !changes.peek().is_some_and(is_here) {
                 blocks.keep(block);
                 continue;
             }
-            for row in &block.rows {
-                while let Some(change) = changes.next_if(|change| change.key() < row.key()) {
-                    blocks.push(change);
+            for row in block.rows() {
+                let mut order = Ordering::Greater;
+                while let Some(change) = changes.next_if(|change| {
+                    order = row.key().cmp(change.key());
+                    order.is_ge()
+                }) {
+                    blocks.open.push(change);
+                    if order.is_eq() {
+                        break;
+                    }
                 }
-                let change = changes.next_if(|change| change.key() == row.key());
-                blocks.push(change.unwrap_or_else(|| row.clone()));
+                if order.is_ne() {
+                    blocks.push(row);
+                }
             }
             while let Some(change) = changes.next_if(is_here) {
-                blocks.push(change);
+                blocks.open.push(change);
             }
-            blocks.cut();
+            blocks.cut_large();
         }
-        changes.for_each(|change| blocks.push(change));
+        changes.for_each(|change| blocks.open.push(change));
         blocks.finish(Some(filter))
     }
 
-    fn filter_with(&self, changes: &[Row]) -> Arc<KeyFilter> {
+    fn filter_with(&self, changes: &Rows) -> Arc<KeyFilter> {
         const LEAST: usize = 4096;
         let rows = self.rows + changes.len();
         let kept = self.filter.as_ref().filter(|filter| filter.room >= rows);
         let filter = kept.cloned().unwrap_or_else(|| {
             let room = (2 * rows).max(LEAST);
             let filter = Filter::new(room);
-            self.blocks.iter().flat_map(|block| &block.rows).for_each(|row| filter.add(row.key()));
+            self.blocks.iter().flat_map(|block| block.rows()).for_each(|row| filter.add(row.key()));
             Arc::new(KeyFilter { filter, room })
         });
         changes.iter().for_each(|row| filter.filter.add(row.key()));
@@ -262,13 +219,13 @@ impl Behind {
     }
 
     /// The first rows above `after` of which the engine lacks what was committed up to `through`, at most so many, at most
-    /// one more than so many bytes. A newer row right behind such a one comes along: often it belongs on the same leaf. Not
-    /// a whole run of them: see `merge.rs`.
-    pub fn some(&self, after: Option<&[u8]>, through: i64, max_rows: usize, max_bytes: usize) -> Vec<Row> {
+    /// one more than so many bytes in the engine. A newer row right behind such a one comes along: often it belongs on the
+    /// same leaf. Not a whole run of them: see `merge.rs`.
+    pub fn some(&self, after: Option<&[u8]>, through: i64, max_rows: usize, max_bytes: usize) -> Rows {
         let mut at = after.map_or((0, 0), |after| self.place(&[after, &[0]].concat()));
-        let (mut rows, mut bytes, mut follows) = (Vec::new(), 0, false);
+        let (mut rows, mut bytes, mut follows) = (Rows::default(), 0, false);
         while let Some(block) = self.blocks.get(at.0) {
-            for row in &block.rows[at.1..] {
+            for row in block.rows().skip(at.1) {
                 let is_due = row.since() <= through;
                 let comes_along = std::mem::replace(&mut follows, is_due);
                 if !is_due && !comes_along {
@@ -277,62 +234,99 @@ impl Behind {
                 if rows.len() >= max_rows || bytes >= max_bytes {
                     return rows;
                 }
-                bytes += row.len();
-                rows.push(row.clone());
+                bytes += row.whole_len();
+                rows.push(row);
             }
             at = (at.0 + 1, 0);
         }
         rows
     }
 
+    /// Rows here and there, each with the next one; about `count` pairs, if there are so many blocks.
+    pub fn neighbours(&self, count: usize) -> impl Iterator<Item = (Row<'_>, Row<'_>)> {
+        let blocks = self.blocks.iter().step_by((self.blocks.len() / count).max(1));
+        blocks.filter_map(|block| {
+            let at = block.len() / 2;
+            Some((block.row(at.checked_sub(1)?), block.row(at)))
+        })
+    }
+
+    /// Every row.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.blocks.iter().flat_map(|block| block.rows())
+    }
+
     /// The same without `rows`, which [`Behind::some`] of this one has given.
-    pub fn without(&self, rows: &[Row]) -> Self {
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return self.clone() };
-        let mut blocks = Blocks::default();
+    pub fn without(&self, rows: &Rows) -> Self {
+        let (Some(first), Some(last)) = (rows.iter().next(), rows.iter().next_back()) else { return self.clone() };
+        let mut blocks = Blocks::new(Values::Kept);
         let mut gone = rows.iter().peekable();
         for block in &self.blocks {
-            if block.last() < first.key() || block.first() > last.key() {
+            if block.compare(first.key(), last.key()).is_ne() {
                 blocks.keep(block);
                 continue;
             }
-            for row in &block.rows {
+            for row in block.rows() {
                 if gone.next_if(|gone| gone.key() == row.key()).is_none() {
-                    blocks.push(row.clone());
+                    blocks.push(row);
                 }
             }
-            blocks.cut();
+            blocks.cut_large();
         }
         // An empty one needs no filter; the next that is filled begins another.
-        let filter = self.filter.clone().filter(|_| !blocks.done.is_empty());
+        let filter = self.filter.clone().filter(|_| !(blocks.done.is_empty() && blocks.open.is_empty()));
         blocks.finish(filter)
     }
 }
 
 /// Rows being put into blocks.
-#[derive(Default)]
 struct Blocks {
+    values: Values,
     done: Vec<Arc<Block>>,
-    open: Vec<Row>,
+    open: Rows,
 }
 
 impl Blocks {
+    fn new(values: Values) -> Self {
+        Self { values, done: Vec::new(), open: Rows::default() }
+    }
+
+    /// Takes a whole block on, which has not changed.
     fn keep(&mut self, block: &Arc<Block>) {
+        // What is left of those before it may be little.
+        if !self.open.is_empty() && self.open.bytes() + block.row_bytes() <= BLOCK_BYTES {
+            block.rows().for_each(|row| self.push(row));
+            return;
+        }
         self.cut();
         self.done.push(block.clone());
     }
 
-    fn push(&mut self, row: Row) {
-        self.open.push(row);
+    fn push(&mut self, row: Row<'_>) {
+        match self.values {
+            Values::Kept => self.open.push(row),
+            Values::LeftOut => self.open.push_thin(row),
+        }
     }
 
-    /// Ends a block; one that has grown too large becomes several of the same size.
-    fn cut(&mut self) {
-        let parts = self.open.len().div_ceil(BLOCK_ROWS).max(1);
-        let rows = self.open.len().div_ceil(parts);
-        let mut open = std::mem::take(&mut self.open).into_iter().peekable();
-        while open.peek().is_some() {
-            self.done.push(Arc::new(open.by_ref().take(rows).collect()));
+    /// Ends a block if that has grown large enough.
+    fn cut_large(&mut self) {
+        if self.open.len() >= BLOCK_ROWS / 2 || self.open.bytes() >= BLOCK_BYTES / 2 {
+            self.cut();
         }
+    }
+
+    /// Ends a block; one that has grown too large becomes several of about the same size.
+    fn cut(&mut self) {
+        let len = self.open.len();
+        let parts = len.div_ceil(BLOCK_ROWS).max(self.open.bytes().div_ceil(BLOCK_BYTES)).clamp(1, len.max(1));
+        for part in 0..parts {
+            let range = len * part / parts..len * (part + 1) / parts;
+            if !range.is_empty() {
+                self.done.push(Arc::new(Block::of(&self.open, range)));
+            }
+        }
+        self.open.clear();
     }
 
     fn finish(mut self, filter: Option<Arc<KeyFilter>>) -> Behind {
@@ -340,9 +334,9 @@ impl Blocks {
         let sum = |part: fn(&Block) -> usize| self.done.iter().map(|block| part(block)).sum();
         Behind {
             index: Index::of(self.done.len(), |at| self.done[at].first()),
-            rows: sum(|block| block.rows.len()),
-            bytes: sum(|block| block.bytes),
-            new_bytes: sum(|block| block.new_bytes),
+            rows: sum(Block::len),
+            bytes: sum(Block::memory),
+            new_bytes: sum(Block::new_bytes),
             filter,
             blocks: self.done,
         }
@@ -359,12 +353,16 @@ pub(crate) struct BehindWalk<'b> {
 impl<'b> BehindWalk<'b> {
     /// The row the walk stands at.
     pub fn peek(&self) -> Option<Pair<'b>> {
-        (self.next < self.upper).then(|| self.behind.blocks[self.next.0].rows[self.next.1].pair())
+        self.peek_row().map(Row::pair)
+    }
+
+    fn peek_row(&self) -> Option<Row<'b>> {
+        (self.next < self.upper).then(|| self.behind.blocks[self.next.0].row(self.next.1))
     }
 
     /// Goes on to the next.
     pub fn advance(&mut self) {
         let (block, row) = self.next;
-        self.next = if row + 1 < self.behind.blocks[block].rows.len() { (block, row + 1) } else { (block + 1, 0) };
+        self.next = if row + 1 < self.behind.blocks[block].len() { (block, row + 1) } else { (block + 1, 0) };
     }
 }

@@ -25,6 +25,10 @@ use crate::record::{Record, Spine};
 /// key, which is cheap beside moving such values; below it one sequential scan is 11 to 13 times faster.
 pub(crate) const INLINE_MAX: usize = 768;
 
+/// Longest value that stays in a row that waits in memory for its place in `current`, where memory is to be saved: below it,
+/// leaving it out gains little.
+pub(crate) const KEPT_MAX: usize = 32;
+
 const CRC_LEN: usize = 4;
 
 const TOMBSTONE: u8 = 1;
@@ -82,13 +86,19 @@ pub(crate) fn encode_history(record: &Record, out: &mut Vec<u8>) {
 }
 
 /// Writes `record` as `current` keeps it under `engine_key` into `out`, replacing what was there. Its jump is told by its
-/// spine.
-pub(crate) fn encode_current(record: &HistoryRef<'_>, spine: &Spine, engine_key: &[u8], out: &mut Vec<u8>) {
+/// spine. A value longer than `inline_max` bytes stays apart.
+pub(crate) fn encode_current(
+    record: &HistoryRef<'_>,
+    spine: &Spine,
+    engine_key: &[u8],
+    inline_max: usize,
+    out: &mut Vec<u8>,
+) {
     start(out);
     let mut flags = 0;
     flags |= if record.tombstone { TOMBSTONE } else { 0 };
     flags |= if record.previous == Revision::ZERO { 0 } else { HAS_PREVIOUS };
-    flags |= if record.value.len() > INLINE_MAX { APART } else { 0 };
+    flags |= if record.value.len() > inline_max { APART } else { 0 };
     out.push(flags);
     put_varint(record.revision.main as u64, out);
     put_varint(record.revision.sub as u64, out);
@@ -102,6 +112,26 @@ pub(crate) fn encode_current(record: &HistoryRef<'_>, spine: &Spine, engine_key:
     if flags & APART == 0 {
         out.extend_from_slice(record.value);
     }
+    seal(engine_key, out);
+}
+
+/// Writes `record`, a sound one of `current`, into `out` without its value, and tells how long that was; `None`: it has none
+/// that is longer than [`KEPT_MAX`], or is damaged.
+pub(crate) fn without_value(engine_key: &[u8], record: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let value = decode_current(engine_key, record).ok()?.value.filter(|value| value.len() > KEPT_MAX)?;
+    out.clear();
+    out.extend_from_slice(&record[..record.len() - value.len()]);
+    out[CRC_LEN] |= APART;
+    seal(engine_key, out);
+    Some(value.len())
+}
+
+/// Writes `record`, a sound one of `current` whose value is apart, into `out` with `value` in it.
+pub(crate) fn with_value(engine_key: &[u8], record: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(record);
+    out[CRC_LEN] &= !APART;
+    out.extend_from_slice(value);
     seal(engine_key, out);
 }
 
@@ -176,9 +206,14 @@ pub(crate) fn decode_history<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<H
     parse_history(revision, input).ok_or_else(|| corrupt("malformed"))
 }
 
-/// Reads a record of `history` that [`decode_history`] has read before, at this revision.
-pub(crate) fn decode_history_again(revision: Revision, bytes: &[u8]) -> Option<HistoryRef<'_>> {
-    parse_history(revision, Input { rest: bytes.get(CRC_LEN..)? })
+/// What a record of `history` that [`decode_history`] has read says, without its checksum and its value of so many bytes.
+pub(crate) fn unsealed(bytes: &[u8], value_len: usize) -> &[u8] {
+    &bytes[CRC_LEN..bytes.len() - value_len]
+}
+
+/// Reads what [`unsealed`] gave of the record at `revision`.
+pub(crate) fn parse_unsealed(revision: Revision, bytes: &[u8]) -> Option<HistoryRef<'_>> {
+    parse_history(revision, Input { rest: bytes })
 }
 
 fn parse_history(revision: Revision, mut input: Input<'_>) -> Option<HistoryRef<'_>> {
@@ -421,7 +456,7 @@ mod tests {
             let record = record(&vec![b'k'; key_len], &vec![b'v'; value_len]);
             let engine_key = keys::EngineKey::of(&record.key);
             let mut bytes = Vec::new();
-            encode_current(&record.borrow(), &record.spine, engine_key.bytes(), &mut bytes);
+            encode_current(&record.borrow(), &record.spine, engine_key.bytes(), INLINE_MAX, &mut bytes);
             let back = decode_current(engine_key.bytes(), &bytes).expect("own record");
             assert_eq!(back.key, &record.key[..]);
             assert_eq!(back.value.map(<[u8]>::len), (value_len <= INLINE_MAX).then_some(value_len));
@@ -431,10 +466,32 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_left_out_and_put_in_again() {
+        for (key_len, value_len) in [(3, 0), (3, KEPT_MAX), (3, KEPT_MAX + 1), (600, INLINE_MAX), (3, INLINE_MAX + 1)] {
+            let record = record(&vec![b'k'; key_len], &vec![b'v'; value_len]);
+            let engine_key = keys::EngineKey::of(&record.key);
+            let encode = |inline_max| {
+                let mut bytes = Vec::new();
+                encode_current(&record.borrow(), &record.spine, engine_key.bytes(), inline_max, &mut bytes);
+                bytes
+            };
+            let whole = encode(INLINE_MAX);
+            let (mut thin, mut again) = (Vec::new(), Vec::new());
+            let left_out = without_value(engine_key.bytes(), &whole, &mut thin);
+            assert_eq!(left_out, (KEPT_MAX + 1..=INLINE_MAX).contains(&value_len).then_some(value_len));
+            if left_out.is_some() {
+                assert_eq!(thin, encode(KEPT_MAX));
+                with_value(engine_key.bytes(), &thin, &record.value, &mut again);
+                assert_eq!(again, whole);
+            }
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_is_found() {
         let record = record(b"key", b"value");
         let mut bytes = Vec::new();
-        encode_current(&record.borrow(), &record.spine, b"key", &mut bytes);
+        encode_current(&record.borrow(), &record.spine, b"key", INLINE_MAX, &mut bytes);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_current(b"key", &bytes).is_err(), "bit {bit}");

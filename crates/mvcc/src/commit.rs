@@ -1,11 +1,13 @@
 //! The background: committing generations to the engine, and knowing what of it is durable.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use milepost_engine::{Engine, EngineError, Room, Table, WriteTxn};
 
+use crate::behind::Values;
 use crate::codec;
 use crate::error::StoreError;
 use crate::generation::Generation;
@@ -23,6 +25,8 @@ pub(crate) struct Committer {
     pub committed: Meta,
     /// Records of `history` above what `current` has: what a start would read again.
     pub behind_records: u64,
+    /// Below so many, whether they are worth a merge has been asked already.
+    pub ask_again_at: Cell<u64>,
     /// The merge into `current` in progress.
     pub merge: Option<Merge>,
     /// Where the compaction in progress goes on.
@@ -48,7 +52,8 @@ const REST: u32 = 10;
 
 impl Committer {
     pub fn new(committed: Meta, behind_records: u64) -> Self {
-        Self { committed, behind_records, merge: None, resume: None, hasher: None, hashed: None }
+        let ask_again_at = Cell::new(0);
+        Self { committed, behind_records, ask_again_at, merge: None, resume: None, hasher: None, hashed: None }
     }
 }
 
@@ -169,7 +174,9 @@ impl Inner {
 
     /// Lets readers find the sealed generation in the engine, and its newest records behind.
     fn publish_commit(&self, generation: &Generation) {
-        let behind = Arc::new(self.state.load().behind.with(generation));
+        let behind = self.state.load().behind.clone();
+        let is_much = behind.bytes() > self.options.behind_values_bytes;
+        let behind = Arc::new(behind.with(generation, if is_much { Values::LeftOut } else { Values::Kept }));
         let mut core = self.core.lock();
         let state = ViewState { sealed: None, behind, ..core.state.parts() };
         core.install(state, self);

@@ -163,7 +163,7 @@ impl Rows {
 /// Counts the keys of a store that was filled without counting, and leaves the counts in it.
 pub(crate) fn count_all(engine: &Arc<dyn Engine>, options: &StoreOptions) -> Result<(), StoreError> {
     let (meta, _) = read_opened(&**engine)?;
-    let (behind, records) = Behind::rebuild(&**engine, &meta)?;
+    let (behind, records) = Behind::rebuild(&**engine, &meta, options.behind_values_bytes)?;
     let inner = Inner::new(Arc::clone(engine), options.clone(), meta, behind, records);
     inner.load_counts();
     let mut rows = TableChanges::new();
@@ -196,9 +196,9 @@ impl Recount {
         drop(txn);
         let expected = (rows.revision == Some(meta.revision)).then_some(rows.blocks);
         let found = expected.iter().flatten().map(|(start, _)| (start.clone(), 0)).collect();
-        let behind = Behind::rebuild(engine, &meta)?.0;
+        let behind = Behind::rebuild(engine, &meta, 0)?.0;
         let mut recount = Self { behind: Behind::default(), expected, found };
-        for row in behind.some(None, i64::MAX, usize::MAX, usize::MAX) {
+        for row in behind.rows() {
             recount.add(row.key(), row.record())?;
         }
         Ok(Self { behind, ..recount })

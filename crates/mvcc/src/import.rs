@@ -20,7 +20,7 @@ use bytes::Bytes;
 use milepost_engine::{Engine, EngineError, ReadTxn, Room, Table};
 use milepost_types::{LeaseId, LogIndex, Revision, Term};
 
-use crate::codec::{self, HistoryRef};
+use crate::codec::{self, HistoryRef, INLINE_MAX};
 use crate::counting::count_all;
 use crate::error::StoreError;
 use crate::hash;
@@ -204,7 +204,7 @@ impl Import {
         newest.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         for record in newest {
             let engine_key = EngineKey::of(&record.key);
-            codec::encode_current(&record.borrow(), &record.spine, engine_key.bytes(), &mut buffer);
+            codec::encode_current(&record.borrow(), &record.spine, engine_key.bytes(), INLINE_MAX, &mut buffer);
             txn.put(Table::Current, engine_key.bytes(), &buffer)?;
         }
         for ((lease, key), attached) in &linked.attached {

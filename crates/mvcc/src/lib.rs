@@ -53,6 +53,7 @@ mod tables;
 mod turn;
 mod view;
 pub mod watch;
+mod worth;
 mod writer;
 
 pub use codec::is_sealed;

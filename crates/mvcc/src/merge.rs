@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   begins when  │ what is behind takes much memory, or a start would have to read much of history again,
+//!                │ or so many records have come that they are worth the leaves it will write,
 //!                │ or a compaction is due, which deletes what the rows still in the engine may name,
 //!                │ or nothing has changed for a while, and a start would be noticeably slower for what is behind
 //!   a slice      │ some rows, in one engine transaction; then readers find them there
@@ -20,13 +21,14 @@ use std::sync::atomic::Ordering;
 
 use milepost_engine::Table;
 
-use crate::behind::Row;
+use crate::behind::{Row, Rows};
 use crate::commit::Committer;
 use crate::error::StoreError;
+use crate::scan::placed;
 use crate::shared::Inner;
 use crate::store::{Durable, Work};
 use crate::tables;
-use crate::view::ViewState;
+use crate::view::{BATCH_KEYS, Reader, ViewState};
 
 /// Rows and bytes of a slice: bounds how long a commit, and the log's sync, may have to wait for it.
 const SLICE_ROWS: usize = 5000;
@@ -64,20 +66,22 @@ impl Inner {
         let behind = self.state.load().behind.clone();
         let (max_rows, max_bytes) = (SLICE_ROWS.min(self.options.gen_changes), SLICE_BYTES);
         let rows = behind.some(merge.after.as_deref(), merge.target, max_rows, max_bytes);
-        let is_last = rows.len() < max_rows && rows.iter().map(Row::len).sum::<usize>() < max_bytes;
+        let is_last = rows.len() < max_rows && rows.iter().map(Row::whole_len).sum::<usize>() < max_bytes;
         let through = is_last.then_some(merge.target);
-        self.make_room(rows.iter().map(|row| 2 * row.len() as u64 + BYTES_PER_ROW).sum::<u64>() + (1 << 20));
-        self.observed(Work::Commit, || self.write_rows(&rows, through)).map_err(|error| self.fail_if_damaged(error))?;
+        self.make_room(rows.iter().map(|row| 2 * row.whole_len() as u64 + BYTES_PER_ROW).sum::<u64>() + (1 << 20));
+        let write = || self.write_rows(&self.with_values(&rows)?, through);
+        self.observed(Work::Commit, write).map_err(|error| self.fail_if_damaged(error))?;
         // The sync of this transaction came after the meta page of the commit before.
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.merged_rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        if let Some(last) = rows.last() {
+        if let Some(last) = rows.iter().next_back() {
             merge.after = Some(last.key().to_vec());
         }
         if let Some(through) = through {
             committer.behind_records -= merge.records;
             committer.committed.through = through;
             committer.merge = None;
+            committer.ask_again_at.set(0);
             self.stats.merges.fetch_add(1, Ordering::Relaxed);
         }
         let behind = Arc::new(behind.without(&rows));
@@ -97,8 +101,9 @@ impl Inner {
         }
         committer.merge.is_some()
             || committed.scheduled > committed.finished.max(committed.through)
-            || committer.behind_records >= self.options.behind_records
             || self.state.load().behind.bytes() >= self.options.behind_bytes
+            || committer.behind_records >= self.options.behind_records_most
+            || self.is_worth_it(committer)
     }
 
     /// Tells the background's waiting whether there is more to merge, and whether a rest is to be used for it.
@@ -133,15 +138,44 @@ impl Inner {
     /// Is so much behind that nothing more should be committed before some of it is merged?
     fn is_far_behind(&self, committer: &Committer) -> bool {
         let options = &self.options;
-        committer.behind_records > options.behind_records.saturating_mul(2)
+        committer.behind_records > options.behind_records_most.saturating_mul(2)
             || self.state.load().behind.bytes() > options.behind_bytes + options.behind_bytes / 4
     }
 
+    /// Rows as the engine is to have them: with the values that were left out. One that cannot be read stays where it is; that
+    /// is no reason to stay behind, and whoever reads the key is told.
+    fn with_values(&self, rows: &Rows) -> Result<Rows, StoreError> {
+        let engine = self.engine();
+        let txn = engine.read()?;
+        let state = self.state.load();
+        let reader = Reader { inner: self, state: &state };
+        let tables = reader.tables(&*txn);
+        let (mut whole, mut revisions, mut places) = (Rows::default(), Vec::new(), Vec::new());
+        for first in (0..rows.len()).step_by(BATCH_KEYS) {
+            let some = || (first..rows.len().min(first + BATCH_KEYS)).map(|at| rows.get(at));
+            revisions.clear();
+            revisions.extend(some().filter_map(Row::wanting));
+            places.clear();
+            if self.note(tables.places(&revisions, &mut places)).is_err() {
+                places.clear();
+            }
+            let mut found = revisions.iter().enumerate();
+            for row in some() {
+                let place = row.wanting().and_then(|_| found.next());
+                let value = place.and_then(|(at, revision)| {
+                    self.note(placed(*revision, places.get(at).copied().flatten())).ok().map(|record| record.value)
+                });
+                whole.push_with(row, value);
+            }
+        }
+        Ok(whole)
+    }
+
     /// Writes `rows` in one engine transaction, and where `current` stands if that was all.
-    fn write_rows(&self, rows: &[Row], through: Option<i64>) -> Result<(), StoreError> {
+    fn write_rows(&self, rows: &Rows, through: Option<i64>) -> Result<(), StoreError> {
         let engine = self.engine();
         let mut txn = self.begin(&*engine)?;
-        for row in rows {
+        for row in rows.iter() {
             txn.put(Table::Current, row.key(), row.record())?;
         }
         if let Some(through) = through {

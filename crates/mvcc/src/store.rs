@@ -31,9 +31,15 @@ pub struct StoreOptions {
     /// Newest records are merged into the engine's `current` when those that it lacks take this much memory, in bytes. A
     /// quarter more, and commits wait for that. 0: after each commit.
     pub behind_bytes: usize,
-    /// Or when they are spread over so many records of history: twice as many, and a generation, are the most that a start
-    /// has to read again.
+    /// Above this they wait without their values, which a read then finds in `history`, in bytes.
+    pub behind_values_bytes: usize,
+    /// They are also merged when they are spread over so many records of history, if that is worth the writing (see
+    /// [`StoreOptions::merge_record_bytes`]) or half of all records.
     pub behind_records: u64,
+    /// Or over so many in any case: twice as many, and a generation, are the most that a start has to read again.
+    pub behind_records_most: u64,
+    /// Bytes that a merge may write for each of those records.
+    pub merge_record_bytes: u64,
     /// Records that one step of a compaction looks at, or fewer if they lie far apart: bounds how long a commit may have to
     /// wait for it.
     pub compaction_batch: usize,
@@ -51,11 +57,14 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            gen_bytes: 64 << 20,
+            gen_bytes: 16 << 20,
             gen_changes: 10_000,
             gen_age: Duration::from_millis(500),
-            behind_bytes: 48 << 20,
+            behind_bytes: 128 << 20,
+            behind_values_bytes: 40 << 20,
             behind_records: 500_000,
+            behind_records_most: 4_000_000,
+            merge_record_bytes: 350,
             compaction_batch: 4000,
             compaction_sleep: Duration::from_millis(10),
             compaction_hash: false,
@@ -213,7 +222,7 @@ impl Opening {
     /// As [`Store::open`].
     pub fn finish(self) -> Result<(Store, Writer, Opened), StoreError> {
         let Self { engine, options, meta, mut opened } = self;
-        let (behind, records) = Behind::rebuild(&*engine, &meta)?;
+        let (behind, records) = Behind::rebuild(&*engine, &meta, options.behind_values_bytes)?;
         opened.records_rebuilt = records;
         // The newest commit of the run before may not be on disk yet.
         engine.sync().inspect_err(|error| engine.condemn(&format!("sync at start failed: {error}")))?;

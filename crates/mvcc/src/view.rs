@@ -387,7 +387,7 @@ impl Met<'_> {
 
 /// Keys whose records are read together, before any of them is shown: memory is waited for together, and who copies
 /// records into an answer does not keep the next ones from being read.
-const BATCH_KEYS: usize = 16;
+pub(crate) const BATCH_KEYS: usize = 16;
 
 /// The next live records of a range.
 struct Batch<'t> {

@@ -18,7 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options() -> StoreOptions {
     // A slice of a merge is not larger than a generation.
-    StoreOptions { background: false, gen_changes: 4, behind_records: 30, ..StoreOptions::default() }
+    StoreOptions {
+        background: false,
+        gen_changes: 4,
+        behind_records_most: 30,
+        behind_values_bytes: 2000,
+        ..StoreOptions::default()
+    }
 }
 
 fn whole() -> StoreOptions {
@@ -130,7 +136,7 @@ fn a_compaction_waits_until_what_it_takes_is_named_nowhere() {
     for seed in 0..6 {
         let entries = entries(seed, 60);
         let engine = Arc::new(MemEngine::new());
-        let (store, mut writer, _) = open(&engine, StoreOptions { behind_records: 1000, ..options() });
+        let (store, mut writer, _) = open(&engine, StoreOptions { behind_records_most: 1000, ..options() });
         for (index, entry) in (1..).zip(&entries) {
             apply(&mut writer, index, entry);
             store.step(false).expect("step");
@@ -178,7 +184,7 @@ fn a_store_written_before_is_opened_and_goes_on() {
     txn.put(Table::Meta, b"format", &meta_row(b"format", 1)).expect("put");
     txn.commit().expect("commit");
     verify(&*engine).expect("sound");
-    let (store, mut writer, applied) = open(&engine, StoreOptions { behind_records: 1000, ..options() });
+    let (store, mut writer, applied) = open(&engine, StoreOptions { behind_records_most: 1000, ..options() });
     assert_eq!((applied, store.stats().behind_bytes), (40, 0));
     for (index, entry) in (41..).zip(&entries[40..]) {
         apply(&mut writer, index, entry);
@@ -231,7 +237,7 @@ fn a_row_that_history_does_not_go_on_from_is_damage() {
 fn what_is_behind_is_bounded() {
     let engine = Arc::new(MemEngine::new());
     const MOST: usize = 200_000;
-    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records: 3000, ..options() };
+    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records_most: 3000, ..options() };
     let (store, mut writer, _) = open(&engine, options);
     let mut rng = SmallRng::seed_from_u64(1);
     for index in 1..20_000_u64 {
@@ -251,7 +257,7 @@ fn what_is_behind_is_bounded() {
 fn a_merge_does_not_run_after_who_writes_keys_in_their_order() {
     let engine = Arc::new(MemEngine::new());
     const MOST: usize = 200_000;
-    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records: u64::MAX, ..options() };
+    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records_most: u64::MAX, ..options() };
     let (store, mut writer, _) = open(&engine, options);
     // Rows take more than their values, so that at most so many are behind.
     let most_rows = (MOST + MOST / 4) as u64 / 100 + 100;

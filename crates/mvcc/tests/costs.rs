@@ -46,7 +46,7 @@ fn compact(store: &Store, writer: &mut Writer, index: &mut u64) {
 #[test]
 fn opening_reads_as_little_with_many_keys_as_with_few() {
     const BEHIND: u64 = 20_000;
-    let options = || StoreOptions { behind_records: BEHIND, ..options() };
+    let options = || StoreOptions { behind_records_most: BEHIND, ..options() };
     let mut counts = Vec::new();
     for keys in [10_000, 1_000_000] {
         let dir = tempfile::tempdir().expect("directory");
@@ -61,6 +61,46 @@ fn opening_reads_as_little_with_many_keys_as_with_few() {
         counts.push(opened.records_read);
     }
     assert!(counts[0] < 20 && counts[0] == counts[1], "{counts:?}");
+}
+
+#[test]
+fn what_shares_its_leaves_is_merged_and_what_does_not_waits() {
+    const KEYS: u64 = 40_000;
+    const BEHIND: u64 = 4000;
+    let dir = tempfile::tempdir().expect("directory");
+    let open = |options: StoreOptions| {
+        let engine = Arc::new(LmdbEngine::open(dir.path(), LmdbOptions::default()).expect("engine"));
+        Store::open(engine, options).expect("open")
+    };
+    let mut index = 0;
+    let mut put = |store: &Store, writer: &mut Writer, keys: &mut dyn Iterator<Item = u64>| {
+        for n in keys {
+            index += 1;
+            let mut change = writer.begin(LogIndex(index), Term(1));
+            change.put(format!("key{n:08}").into(), Bytes::from_static(&[b'v'; 250]), LeaseId(0)).expect("put");
+            change.finish().expect("finish");
+        }
+        settle(store);
+    };
+    let (store, mut writer, _) = open(StoreOptions { behind_bytes: 0, gen_changes: 1000, ..options() });
+    put(&store, &mut writer, &mut (0..KEYS));
+    drop((store, writer));
+    let options = || StoreOptions { behind_records: BEHIND, gen_changes: 1000, ..options() };
+    // In their order: a leaf for many.
+    let (store, mut writer, _) = open(options());
+    put(&store, &mut writer, &mut (0..BEHIND - 1000));
+    assert_eq!(store.stats().merges, 0, "too few");
+    put(&store, &mut writer, &mut (BEHIND - 1000..BEHIND));
+    assert_eq!(store.stats().merges, 1);
+    // Evenly drawn: a leaf for each, until most leaves are met anyway, or half of all records are behind.
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut records = 0;
+    while store.stats().merges == 1 {
+        put(&store, &mut writer, &mut (0..1000).map(|_| rng.random_range(0..KEYS)));
+        records += 1000;
+        assert!(records <= KEYS + BEHIND + 2000, "never merged");
+    }
+    assert!(records > 5 * BEHIND, "merged after {records}");
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn every_reader_sees_whole_entries() {
         compaction_batch: 100,
         compaction_sleep: Duration::from_millis(1),
         behind_bytes: 10_000,
-        behind_records: 1000,
+        behind_values_bytes: 5000,
+        behind_records_most: 1000,
         ..StoreOptions::default()
     };
     let (store, mut writer, _) = Store::open(engine, options).expect("open");

@@ -11,7 +11,8 @@ pub(super) struct Index {
     heads: Box<[u64]>,
 }
 
-const HEAD: usize = size_of::<u64>();
+/// Bytes of a key that a search looks at first.
+pub(super) const HEAD: usize = size_of::<u64>();
 
 pub(super) fn head(key: &[u8], from: usize) -> u64 {
     let rest = key.get(from..).unwrap_or_default();

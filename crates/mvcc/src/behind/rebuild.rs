@@ -1,132 +1,290 @@
 //! Finding again what was behind when the store was last committed.
 //!
-//! Nothing is copied but the rows at the end: until then records stand for themselves in the engine's pages. They come in
-//! the order of revisions and are sorted by key; then `current` is walked beside them, so that a leaf is met once and leaves
-//! that lie side by side one after the other.
+//! ```text
+//!   the stretch of `history` above what `current` has                    one thread
+//!     records in the order of revisions, some at a time, what is needed of each side by side
+//!            │
+//!            ▼                                                           another
+//!     in the order of keys; `current`, and what was found before, are walked beside them
+//!            │
+//!            ▼
+//!     rows
+//! ```
+//!
+//! Nearly all of the time goes into waiting for memory. So what is read of a record is kept together and apart from the
+//! engine's pages, and everything else is met in the order in which it lies.
 
 use std::ops::Bound;
+use std::sync::mpsc;
 
-use milepost_engine::{Cursor, Engine, EngineError, Pair, ReadTxn, Table};
+use milepost_engine::{Cursor, Engine, EngineError, Pair, ReadTxn, Table, hint};
 use milepost_types::Revision;
 
-use super::{Before, Behind, Encode, Row, index};
-use crate::codec;
+use super::{Before, Behind, BehindWalk, Encode, Row, Values, index};
+use crate::codec::{self, HistoryRef};
 use crate::error::StoreError;
-use crate::keys::EngineKey;
+use crate::keys::{Edge, EngineKey};
 use crate::record::Spine;
 use crate::tables::Meta;
 
+/// Records that are looked at together, and bytes of them: this bounds the memory that it takes, about 110 bytes for a record with
+/// a short key, twice. More: `current` is walked less often.
+const RECORDS_AT_ONCE: u64 = 500_000;
+const BYTES_AT_ONCE: usize = 64 << 20;
+
 impl Behind {
     /// What the store that `engine` holds had in here when it was last committed, and how many records told: the stretch of
-    /// `history` above [`Meta::through`].
-    pub fn rebuild(engine: &dyn Engine, meta: &Meta) -> Result<(Self, u64), StoreError> {
+    /// `history` above [`Meta::through`]. If their values come to more than `values_max` bytes, they are left out.
+    pub fn rebuild(engine: &dyn Engine, meta: &Meta, values_max: usize) -> Result<(Self, u64), StoreError> {
         let txn = engine.read()?;
-        let (changes, records_read) = read_stretch(&*txn, meta)?;
-        let order = by_key(&changes);
-        let mut current = Rows { txn: &*txn, walk: None };
-        let (mut rows, mut encode) = (Vec::new(), Encode::default());
-        for same_key in
-            order.chunk_by(|one, other| one.head == other.head && one.of(&changes).key() == other.of(&changes).key())
-        {
-            let newest = same_key[same_key.len() - 1].of(&changes);
-            let engine_key = newest.key();
-            let before = match current.get(engine_key)? {
+        let from = Revision::new(meta.through.saturating_add(1), 0).to_bytes();
+        let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Unbounded)?;
+        let mut stretch = Stretch::read(&mut *cursor)?;
+        if stretch.is_last {
+            // Little: not worth a thread.
+            let values = if stretch.value_bytes > values_max { Values::LeftOut } else { Values::Kept };
+            return Ok((Self::default().with_changes(&*txn, &stretch, meta, values)?, stretch.records));
+        }
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel::<Stretch<'_>>(0);
+            let rows = std::thread::Builder::new().name("rebuild".into()).spawn_scoped(scope, move || {
+                let txn = engine.read()?;
+                let (mut behind, mut value_bytes) = (Self::default(), 0);
+                for stretch in receiver {
+                    value_bytes += stretch.value_bytes;
+                    let values = if value_bytes > values_max { Values::LeftOut } else { Values::Kept };
+                    behind = behind.with_changes(&*txn, &stretch, meta, values)?;
+                }
+                Ok(behind)
+            });
+            let rows =
+                rows.map_err(|source| EngineError::Io { path: "rebuild".into(), action: "start thread", source })?;
+            let mut records = 0;
+            loop {
+                records += stretch.records;
+                let is_last = stretch.is_last;
+                // If it takes no more it has failed, and tells why below.
+                if sender.send(stretch).is_err() || is_last {
+                    break;
+                }
+                stretch = Stretch::read(&mut *cursor)?;
+            }
+            drop(sender);
+            let behind = rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            behind.map(|behind| (behind, records))
+        })
+    }
+
+    /// The same with what `stretch` tells, which comes right above what it was made of.
+    fn with_changes(
+        self,
+        txn: &dyn ReadTxn,
+        stretch: &Stretch<'_>,
+        meta: &Meta,
+        values: Values,
+    ) -> Result<Self, StoreError> {
+        let order = stretch.by_key();
+        let mut current = Current { txn, walk: None };
+        let mut earlier = self.walk(&Edge::Open, &Edge::Open);
+        let mut encode = Encode::new(values);
+        let mut ahead = Ahead { stretch, order: &order, met: 0 };
+        for same_key in order.chunk_by(|one, other| one.cmp(other, stretch).is_eq()) {
+            ahead.go_on(same_key.len());
+            let newest = stretch.change(same_key[same_key.len() - 1]);
+            let engine_key = newest.key(stretch);
+            let earlier = row_of(&mut earlier, engine_key);
+            let row = match earlier {
+                Some(row) => Some(row.record()),
+                None => current.get(engine_key)?,
+            };
+            let before = match row {
                 Some(row) => {
                     let row = codec::decode_current(engine_key, row)?;
                     Some((row.revision, row.spine()?))
                 }
                 None => None,
             };
-            let is_new = before.is_none();
-            let links =
-                same_key.iter().map(|place| place.of(&changes)).map(|change| (change.revision, change.previous));
+            let is_new = earlier.map_or(before.is_none(), Row::is_new);
+            let links = same_key.iter().filter_map(|place| stretch.change(*place).record(stretch));
+            let links = links.map(|record| (record.revision, record.previous));
             let spine = spine(links, before, meta).map_err(|what| codec::corrupt(Table::Current, engine_key, what))?;
             let Some(spine) = spine else { continue };
-            let record = codec::decode_history_again(newest.revision, newest.bytes)
+            let record = newest
+                .record(stretch)
                 .ok_or_else(|| codec::corrupt(Table::History, &newest.revision.to_bytes(), "malformed"))?;
             // Any merge that begins from here on is through what was committed before.
-            let before = Before { is_new, since: record.revision.main };
-            rows.push(encode.row(before, engine_key, &record, &spine));
+            let before = Before { is_new, since: earlier.map_or(record.revision.main, Row::since) };
+            encode.push(&before, engine_key, &record, &spine);
         }
-        Ok((Self::of(rows), records_read))
-    }
-
-    fn of(rows: Vec<Row>) -> Self {
-        if rows.is_empty() { Self::default() } else { Self::default().with_rows(rows) }
+        Ok(if encode.rows.is_empty() { self } else { self.with_rows(&encode.rows, values) })
     }
 }
 
-/// A record of the stretch, in the engine's pages.
+/// The row of `engine_key`, which lies above those that were asked for before.
+fn row_of<'b>(walk: &mut BehindWalk<'b>, engine_key: &[u8]) -> Option<Row<'b>> {
+    loop {
+        let row = walk.peek_row()?;
+        match row.key().cmp(engine_key) {
+            std::cmp::Ordering::Less => walk.advance(),
+            std::cmp::Ordering::Equal => return Some(row),
+            std::cmp::Ordering::Greater => return None,
+        }
+    }
+}
+
+/// A record of the stretch.
 struct Change<'t> {
-    key: EngineKey<'t>,
     revision: Revision,
-    previous: Revision,
-    bytes: &'t [u8],
+    /// In the engine's pages.
+    value: &'t [u8],
+    /// Where in [`Stretch::bytes`] its engine's key is, behind that what else is in the record, and its end.
+    start: usize,
+    key_len: u32,
+    len: u32,
 }
 
 impl Change<'_> {
-    fn key(&self) -> &[u8] {
-        self.key.bytes()
+    fn key<'s>(&self, stretch: &'s Stretch<'_>) -> &'s [u8] {
+        &stretch.bytes[self.start..self.start + self.key_len as usize]
+    }
+
+    fn record<'s>(&'s self, stretch: &'s Stretch<'_>) -> Option<HistoryRef<'s>> {
+        let bytes = &stretch.bytes[self.start + self.key_len as usize..self.start + self.len as usize];
+        Some(HistoryRef { value: self.value, ..codec::parse_unsealed(self.revision, bytes)? })
     }
 }
 
-/// Records above what `current` has, in the order of revisions, and how many there are with those that stand for no key.
-fn read_stretch<'t>(txn: &'t dyn ReadTxn, meta: &Meta) -> Result<(Vec<Change<'t>>, u64), StoreError> {
-    let from = Revision::new(meta.through.saturating_add(1), 0).to_bytes();
-    let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Unbounded)?;
-    let (mut changes, mut records_read) = (Vec::new(), 0);
-    while let Some((key, bytes)) = cursor.next()? {
-        let record = codec::decode_history(key, bytes)?;
-        records_read += 1;
-        if record.key.is_empty() {
-            // Raw: it stands for no key.
-            continue;
+/// Records one behind the other, in the order of revisions.
+#[derive(Default)]
+struct Stretch<'t> {
+    changes: Vec<Change<'t>>,
+    /// See [`Change`].
+    bytes: Vec<u8>,
+    /// How many records there were with those that stand for no key.
+    records: u64,
+    /// Of all values.
+    value_bytes: usize,
+    /// Length of what all keys begin with.
+    common: usize,
+    /// Nothing comes behind it.
+    is_last: bool,
+}
+
+impl<'t> Stretch<'t> {
+    /// The next records.
+    fn read(cursor: &mut (dyn Cursor<'t> + 't)) -> Result<Self, StoreError> {
+        let mut stretch = Self::default();
+        while stretch.records < RECORDS_AT_ONCE && stretch.bytes.len() < BYTES_AT_ONCE {
+            let Some((key, bytes)) = cursor.next()? else {
+                stretch.is_last = true;
+                break;
+            };
+            let record = codec::decode_history(key, bytes)?;
+            stretch.records += 1;
+            // Raw ones stand for no key.
+            if !record.key.is_empty() {
+                stretch.push(&record, bytes);
+            }
         }
-        let (revision, previous) = (record.revision, record.previous);
-        changes.push(Change { key: EngineKey::of(record.key), revision, previous, bytes });
+        Ok(stretch)
     }
-    Ok((changes, records_read))
+
+    fn push(&mut self, record: &HistoryRef<'t>, sealed: &[u8]) {
+        let key = EngineKey::of(record.key);
+        let key = key.bytes();
+        if let Some(first) = self.changes.first() {
+            let begins = &first.key(self)[..self.common];
+            if key.get(..self.common) != Some(begins) {
+                self.common = begins.iter().zip(key).take_while(|(one, other)| one == other).count();
+            }
+        } else {
+            self.common = key.len();
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(codec::unsealed(sealed, record.value.len()));
+        self.value_bytes += record.value.len();
+        self.changes.push(Change {
+            revision: record.revision,
+            value: record.value,
+            start,
+            key_len: key.len() as u32,
+            len: (self.bytes.len() - start) as u32,
+        });
+    }
+
+    fn change(&self, place: Place) -> &Change<'t> {
+        &self.changes[place.at as usize]
+    }
+
+    /// Changes by key, those of one key in the order of revisions.
+    fn by_key(&self) -> Vec<Place> {
+        let place = |(at, change): (usize, &Change<'_>)| {
+            let key = change.key(self);
+            Place { head: index::head(key, self.common), len: (key.len() - self.common) as u32, at: at as u32 }
+        };
+        let mut order: Vec<Place> = self.changes.iter().enumerate().map(place).collect();
+        // They come in runs: who writes many keys often writes them in their order.
+        order.sort_by(|one, other| one.cmp(other, self));
+        order
+    }
+}
+
+/// Has what a walk by key will meet soon come from memory: it lies anywhere, and each step would wait for it.
+struct Ahead<'s, 't> {
+    stretch: &'s Stretch<'t>,
+    order: &'s [Place],
+    met: usize,
+}
+
+impl Ahead<'_, '_> {
+    /// Steps before a change is met at which it is asked for, and at which the bytes that it leads to are.
+    const CHANGE: usize = 32;
+    const BYTES: usize = 16;
+
+    fn go_on(&mut self, steps: usize) {
+        for met in self.met..self.met + steps {
+            if let Some(place) = self.order.get(met + Self::CHANGE) {
+                hint::soon(std::slice::from_ref(self.stretch.change(*place)));
+            }
+            if let Some(place) = self.order.get(met + Self::BYTES) {
+                let change = self.stretch.change(*place);
+                hint::soon(&self.stretch.bytes[change.start..change.start + change.len as usize]);
+            }
+        }
+        self.met += steps;
+    }
 }
 
 /// Where a change stands among those read, and what of its key decides nearly all comparisons: the eight bytes behind what
-/// all keys begin with.
+/// all keys begin with, and how many there are.
 #[derive(Clone, Copy)]
 struct Place {
     head: u64,
-    at: usize,
+    len: u32,
+    at: u32,
 }
 
 impl Place {
-    fn of<'c, 't>(self, changes: &'c [Change<'t>]) -> &'c Change<'t> {
-        &changes[self.at]
+    fn cmp(&self, other: &Self, stretch: &Stretch<'_>) -> std::cmp::Ordering {
+        self.head.cmp(&other.head).then_with(|| {
+            // The shorter one ends where the other has zeros.
+            if self.len <= index::HEAD as u32 && other.len <= index::HEAD as u32 {
+                return self.len.cmp(&other.len);
+            }
+            stretch.change(*self).key(stretch).cmp(stretch.change(*other).key(stretch))
+        })
     }
 }
 
-/// Changes by key, those of one key in the order of revisions.
-fn by_key(changes: &[Change<'_>]) -> Vec<Place> {
-    let Some(first) = changes.first().map(Change::key) else { return Vec::new() };
-    let alike = |key: &[u8]| first.iter().zip(key).take_while(|(one, other)| one == other).count();
-    let common = changes.iter().fold(first.len(), |common, change| match change.key().get(..common) {
-        Some(begins) if begins == &first[..common] => common,
-        _ => alike(change.key()).min(common),
-    });
-    let place = |(at, change): (usize, &Change<'_>)| Place { head: index::head(change.key(), common), at };
-    let mut order: Vec<Place> = changes.iter().enumerate().map(place).collect();
-    // They come in runs: who writes many keys often writes them in their order.
-    order.sort_by(|one, other| {
-        one.head.cmp(&other.head).then_with(|| one.of(changes).key().cmp(other.of(changes).key()))
-    });
-    order
-}
-
 /// Rows of `current`, asked for in the order of their keys.
-struct Rows<'t> {
+struct Current<'t> {
     txn: &'t dyn ReadTxn,
     /// The row at or above the last key asked for, and the walk on from there.
     walk: Option<(Option<Pair<'t>>, Box<dyn Cursor<'t> + 't>)>,
 }
 
-impl<'t> Rows<'t> {
+impl<'t> Current<'t> {
     /// Rows passed over before the way down is taken anew: that costs about as much.
     const STEPS: usize = 16;
 
