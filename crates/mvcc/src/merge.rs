@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 
 use milepost_engine::Table;
 
-use crate::behind::{Row, Rows};
+use crate::behind::{Behind, Row, Rows};
 use crate::commit::Committer;
 use crate::error::StoreError;
 use crate::scan::placed;
@@ -43,15 +43,25 @@ const RECORDS_AT_REST: u64 = 10_000;
 pub(crate) struct Merge {
     /// What was committed when it began.
     target: i64,
-    /// The records that were behind then.
+    /// The records that were behind then, and the rows.
     records: u64,
+    rows: u64,
+    /// Rows merged.
+    merged: u64,
     /// The engine's key of the last row merged.
     after: Option<Vec<u8>>,
 }
 
 impl Merge {
-    fn begin(committer: &Committer) -> Self {
-        Self { target: committer.committed.revision, records: committer.behind_records, after: None }
+    fn begin(committer: &Committer, behind: &Behind) -> Self {
+        let (target, records) = (committer.committed.revision, committer.behind_records);
+        Self { target, records, rows: behind.len() as u64, merged: 0, after: None }
+    }
+
+    /// Is less merged than is needed to come to the end before half as many records have come again?
+    fn is_late(&self, committer: &Committer) -> bool {
+        let come = committer.behind_records - self.records;
+        self.merged * self.records < 2 * come * self.rows
     }
 }
 
@@ -61,9 +71,9 @@ impl Inner {
         if !self.merge_is_due(committer) {
             return Ok(false);
         }
-        let begun = Merge::begin(committer);
-        let merge = committer.merge.get_or_insert(begun);
         let behind = self.state.load().behind.clone();
+        let begun = Merge::begin(committer, &behind);
+        let merge = committer.merge.get_or_insert(begun);
         let (max_rows, max_bytes) = (SLICE_ROWS.min(self.options.gen_changes), SLICE_BYTES);
         let rows = behind.some(merge.after.as_deref(), merge.target, max_rows, max_bytes);
         let is_last = rows.len() < max_rows && rows.iter().map(Row::whole_len).sum::<usize>() < max_bytes;
@@ -74,6 +84,7 @@ impl Inner {
         // The sync of this transaction came after the meta page of the commit before.
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.merged_rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        merge.merged += rows.len() as u64;
         if let Some(last) = rows.iter().next_back() {
             merge.after = Some(last.key().to_vec());
         }
@@ -117,7 +128,7 @@ impl Inner {
     /// Nothing has changed for a while: the time is good for a merge.
     pub(crate) fn merge_at_rest(&self) {
         let mut committer = self.committer.lock();
-        let begun = Merge::begin(&committer);
+        let begun = Merge::begin(&committer, &self.state.load().behind);
         // What is not due may as well wait until a defragmentation has ended; the next rest comes after a change.
         if self.merge_pauses.load(Ordering::Relaxed) == 0 && begun.records > 0 {
             committer.merge.get_or_insert(begun);
@@ -126,10 +137,13 @@ impl Inner {
         self.core.lock().may_merge = false;
     }
 
-    /// After a commit: others may follow it without a pause, so a merge goes on between them, as fast as it must.
+    /// After a commit: others may follow it without a pause, so a merge goes on between them, as fast as it must: while it
+    /// goes on not more comes than half of what it began with.
     pub(crate) fn keep_up(&self, committer: &mut Committer) -> Result<(), StoreError> {
         let mut more = self.merge_some(committer)?;
-        while more && self.is_far_behind(committer) {
+        while more
+            && (self.is_far_behind(committer) || committer.merge.as_ref().is_some_and(|merge| merge.is_late(committer)))
+        {
             more = self.merge_some(committer)?;
         }
         Ok(())

@@ -257,7 +257,13 @@ fn what_is_behind_is_bounded() {
 fn a_merge_does_not_run_after_who_writes_keys_in_their_order() {
     let engine = Arc::new(MemEngine::new());
     const MOST: usize = 200_000;
-    let options = StoreOptions { gen_changes: 100, behind_bytes: MOST, behind_records_most: u64::MAX, ..options() };
+    let options = StoreOptions {
+        gen_changes: 100,
+        behind_bytes: MOST,
+        behind_records_most: u64::MAX,
+        behind_values_bytes: usize::MAX,
+        ..options()
+    };
     let (store, mut writer, _) = open(&engine, options);
     // Rows take more than their values, so that at most so many are behind.
     let most_rows = (MOST + MOST / 4) as u64 / 100 + 100;
