@@ -354,6 +354,9 @@ struct Life {
 }
 
 /// The bytes of a record that are still to be read.
+///
+/// What reads them is put in place, always: an answer that comes through memory in halves is not read as a whole before
+/// every store ahead of it is through, and these go to where lists are made.
 struct Input<'a> {
     rest: &'a [u8],
 }
@@ -367,16 +370,19 @@ impl<'a> Input<'a> {
         Ok(Self { rest })
     }
 
+    #[inline(always)]
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
+    #[inline(always)]
     fn flags(&mut self) -> Option<u8> {
         self.byte().filter(|flags| flags & !KNOWN_FLAGS == 0)
     }
 
+    #[inline(always)]
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -389,16 +395,19 @@ impl<'a> Input<'a> {
         None
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Option<i64> {
         self.varint().and_then(|value| i64::try_from(value).ok())
     }
 
+    #[inline(always)]
     fn take(&mut self, len: u64) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(usize::try_from(len).ok()?)?;
         self.rest = rest;
         Some(taken)
     }
 
+    #[inline(always)]
     fn life(&mut self, flags: u8, revision: Revision) -> Option<Life> {
         if flags & TOMBSTONE != 0 {
             return Some(Life { create_revision: 0, version: 0, lease: LeaseId(0) });
@@ -407,6 +416,7 @@ impl<'a> Input<'a> {
         Some(Life { create_revision, version: self.number()?, lease: LeaseId(self.varint()? as i64) })
     }
 
+    #[inline(always)]
     fn link(&mut self, from: Revision, present: u8) -> Option<Revision> {
         if present == 0 {
             return Some(Revision::ZERO);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use milepost_engine::{Cursor, Pair, ReadTxn, Table};
+use milepost_engine::{Cursor, Pair, ReadTxn, Table, hint};
 use milepost_types::{KeyRange, Revision};
 
 use crate::behind::{Behind, BehindWalk};
@@ -75,8 +75,16 @@ impl<'t> Tables<'t> {
         Ok(Some(current.with_value(value)))
     }
 
-    /// Where the records at `revisions` are, in their order, unlooked at.
+    /// Where the records at `revisions` are, in their order, unlooked at and on their way from memory.
     pub fn places(&self, revisions: &[Revision], places: &mut Vec<Option<&'t [u8]>>) -> Result<(), StoreError> {
+        let before = places.len();
+        self.far_places(revisions, places)?;
+        places[before..].iter().flatten().for_each(|place| fetch(place));
+        Ok(())
+    }
+
+    /// The same for who [`fetch`]es them one by one, between other work.
+    pub fn far_places(&self, revisions: &[Revision], places: &mut Vec<Option<&'t [u8]>>) -> Result<(), StoreError> {
         self.visited.fetch_add(revisions.len() as u64, Ordering::Relaxed);
         let keys: Vec<_> = revisions.iter().map(|revision| revision.to_bytes()).collect();
         let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
@@ -145,6 +153,14 @@ impl<'t> Tables<'t> {
         walk.peeked = walk.step()?;
         Ok(walk)
     }
+}
+
+/// Of a record in `history`, bytes that are fetched ahead: the processor sees by itself where more of them leads.
+const AHEAD_BYTES: usize = 2048;
+
+/// Has a record come from memory.
+pub(crate) fn fetch(record: &[u8]) {
+    hint::soon(&record[..record.len().min(AHEAD_BYTES)]);
 }
 
 /// What a walk looks at.

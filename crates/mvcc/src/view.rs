@@ -26,7 +26,7 @@ use crate::error::StoreError;
 use crate::generation::{Generation, OverlayWalk};
 use crate::keys::{self, EngineKey};
 use crate::record::Record;
-use crate::scan::{Copier, CurrentWalk, Looks, Tables, placed};
+use crate::scan::{Copier, CurrentWalk, Looks, Tables, fetch, placed};
 use crate::shared::Inner;
 
 /// The logical floor as of some time. While a view holds one, no compaction above it deletes anything.
@@ -299,19 +299,25 @@ impl<'a> Reader<'a> {
         let txn = self.state.engine.read()?;
         let tables = self.tables(&*txn);
         let mut merge = self.merge(&tables, range, at, Looks::AtAll)?;
-        let mut batch = Batch::new(at, options.values);
+        let (mut now, mut next) = (Batch::new(at, options.values), Batch::new(at, options.values));
         let (mut met, mut last) = (0, Vec::new());
-        while met < limit && batch.fill(&mut merge, &tables, limit - met)? {
-            for record in batch.live.drain(..) {
+        while met < limit {
+            if now.found.is_empty() {
+                if !now.fill(&mut merge, &tables, limit - met)? {
+                    break;
+                }
+                now.places.iter().flatten().for_each(|place| fetch(place));
+            }
+            next.fill(&mut merge, &tables, (limit - met).saturating_sub(now.found.len()))?;
+            now.look(&tables, next.places.iter().flatten(), &mut |record| {
                 met += 1;
                 if met == limit {
                     last = record.key().to_vec();
                 }
-                visit(match &record {
-                    Live::Memory(record) => Met::Memory(record),
-                    Live::Engine(record) => Met::Engine(record),
-                });
-            }
+                visit(record);
+                met < limit
+            })?;
+            std::mem::swap(&mut now, &mut next);
         }
         if !options.count || last.is_empty() {
             return Ok(met as i64);
@@ -369,6 +375,13 @@ pub(crate) enum Met<'m> {
 }
 
 impl Met<'_> {
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Memory(record) => &record.key,
+            Self::Engine(record) => record.key,
+        }
+    }
+
     fn show(&self, value: bool) -> LiveRecord<'_> {
         let record = match self {
             Self::Memory(record) => record.borrow(),
@@ -385,75 +398,69 @@ impl Met<'_> {
     }
 }
 
-/// Keys whose records are read together, before any of them is shown: memory is waited for together, and who copies
-/// records into an answer does not keep the next ones from being read.
+/// Keys whose records are looked up together, while those before them are looked at: memory is waited for together, and
+/// meanwhile.
 pub(crate) const BATCH_KEYS: usize = 16;
 
-/// The next live records of a range.
+/// The next keys of a range.
 struct Batch<'t> {
     at: i64,
     values: bool,
-    live: Vec<Live<'t>>,
     found: Vec<Found<'t>>,
     /// Of those found, the records whose values are only in `history`, and where they are there.
     apart: Vec<Revision>,
     places: Vec<Option<&'t [u8]>>,
 }
 
-/// A live record.
-enum Live<'t> {
-    Memory(Arc<Record>),
-    Engine(HistoryRef<'t>),
-}
-
-impl Live<'_> {
-    fn key(&self) -> &[u8] {
-        match self {
-            Self::Memory(record) => &record.key,
-            Self::Engine(record) => record.key,
-        }
-    }
-}
-
 impl<'t> Batch<'t> {
     const fn new(at: i64, values: bool) -> Self {
-        Self { at, values, live: Vec::new(), found: Vec::new(), apart: Vec::new(), places: Vec::new() }
+        Self { at, values, found: Vec::new(), apart: Vec::new(), places: Vec::new() }
     }
 
-    /// Reads the next records from `merge`, `limit` at most; false: there are no more.
+    /// Reads the next keys from `merge`, `limit` at most, and finds out where their records are; false: there is no key.
     fn fill(&mut self, merge: &mut Merge<'t>, tables: &Tables<'t>, limit: usize) -> Result<bool, StoreError> {
-        while self.live.is_empty() {
-            self.apart.clear();
-            self.places.clear();
-            while self.found.len() < limit.min(BATCH_KEYS) {
-                let Some(found) = merge.next()? else { break };
-                if let Found::Engine(current) = &found
-                    && Tables::is_apart(current, self.at, self.values)
-                {
-                    self.apart.push(current.revision);
+        self.found.clear();
+        self.apart.clear();
+        self.places.clear();
+        while self.found.len() < limit.min(BATCH_KEYS) {
+            let Some(found) = merge.next()? else { break };
+            if let Found::Engine(current) = &found
+                && Tables::is_apart(current, self.at, self.values)
+            {
+                self.apart.push(current.revision);
+            }
+            self.found.push(found);
+        }
+        if !self.apart.is_empty() {
+            tables.far_places(&self.apart, &mut self.places)?;
+        }
+        Ok(!self.found.is_empty())
+    }
+
+    /// Shows the live records to `visit` as long as it wants more, and has one of those `ahead` fetched with each.
+    fn look<'a>(
+        &self,
+        tables: &Tables<'t>,
+        mut ahead: impl Iterator<Item = &'a &'a [u8]>,
+        visit: &mut dyn FnMut(Met<'_>) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut places = self.places.iter();
+        for found in &self.found {
+            ahead.next().into_iter().for_each(|place| fetch(place));
+            let goes_on = match found {
+                Found::Memory(record) if record.is_tombstone() => true,
+                Found::Memory(record) => visit(Met::Memory(record)),
+                Found::Engine(current) => {
+                    let apart = || placed(current.revision, places.next().copied().flatten());
+                    let record = tables.live_by(current, self.at, self.values, apart)?;
+                    record.is_none_or(|record| visit(Met::Engine(&record)))
                 }
-                self.found.push(found);
-            }
-            if self.found.is_empty() {
-                return Ok(false);
-            }
-            if !self.apart.is_empty() {
-                tables.places(&self.apart, &mut self.places)?;
-            }
-            let mut places = self.places.iter();
-            for found in self.found.drain(..) {
-                match found {
-                    Found::Memory(record) if record.is_tombstone() => {}
-                    Found::Memory(record) => self.live.push(Live::Memory(record)),
-                    Found::Engine(current) => {
-                        let apart = || placed(current.revision, places.next().copied().flatten());
-                        let record = tables.live_by(&current, self.at, self.values, apart)?;
-                        self.live.extend(record.map(Live::Engine));
-                    }
-                }
+            };
+            if !goes_on {
+                break;
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -1,14 +1,12 @@
 //! Many keys at once. What a lookup waits for is memory: the head of a leaf tells where its entries are, an entry where
 //! its value is, and each of them is a wait of its own, longer than all the work between them. Here every lookup goes one
-//! step, then every one the next, so that their waits pass together.
+//! step, then every one the next, so that their waits pass together. The values themselves are not fetched: so many at once
+//! would be waited for here, where there is nothing else to do.
 
 use super::page::{Found, HEADER_LEN, Kind, Node, Page, Tree, Value};
 use super::tree::{Leaf, Pages, depth};
 use crate::hint;
 
-/// Of a value on pages of its own, bytes that are asked for before they are read: the processor sees by itself where that
-/// leads.
-const AHEAD_BYTES: usize = 2048;
 /// On a leaf with more entries a search meets few of them.
 const ENTRIES: usize = 8;
 
@@ -32,22 +30,31 @@ pub(super) fn get_each<'m>(
     }
     let mut leaves: Vec<Leaf<'m>> = Vec::with_capacity(keys.len());
     for (at, (key, number)) in keys.iter().zip(&numbers).enumerate() {
-        let leaf = match at.checked_sub(1) {
-            Some(last) if numbers[last] == *number => leaves[last],
-            _ => pages.leaf_at(tree, key, *number)?,
-        };
+        if let Some(last) = at.checked_sub(1).filter(|last| numbers[*last] == *number) {
+            leaves.push(leaves[last]);
+            continue;
+        }
+        let leaf = pages.leaf_at(tree, key, *number)?;
         if leaf.page.len() <= ENTRIES {
             leaf.page.entries().for_each(|entry| hint::soon(start(entry, 1)));
         }
         leaves.push(leaf);
     }
     let mut nodes: Vec<Option<Node<'m>>> = Vec::with_capacity(keys.len());
-    for (key, leaf) in keys.iter().zip(&leaves) {
-        let node = pages.node_on(leaf, key)?;
-        match node.as_ref().map(Node::value) {
-            None => {}
-            Some(Value::Here(value)) => hint::soon(value),
-            Some(Value::Apart(number, len)) => hint::soon(start(pages.raw(number, 1)?, len.min(AHEAD_BYTES))),
+    let mut likely = 0;
+    for (at, (key, leaf)) in keys.iter().zip(&leaves).enumerate() {
+        if at.checked_sub(1).is_none_or(|last| numbers[last] != numbers[at]) {
+            likely = 0;
+        }
+        let node = if leaf.page.key(likely) == Some(key) {
+            Some(leaf.page.node(likely, Kind::Leaf)?)
+        } else {
+            pages.node_on(leaf, key)?
+        };
+        likely += 1;
+        // Where a value begins that lies here is told by the entry; the rest is fetched by who reads it.
+        if let Some(Value::Apart(number, _)) = node.as_ref().map(Node::value) {
+            hint::soon(start(pages.raw(number, 1)?, HEADER_LEN));
         }
         nodes.push(node);
     }
@@ -65,19 +72,45 @@ fn start(bytes: &[u8], len: usize) -> &[u8] {
 /// The last way down: keys that are asked for together are often neighbours.
 #[derive(Default)]
 struct Way<'m> {
-    /// The branch above the leaves, and the slot that was taken there.
-    last: Option<(Page<'m>, usize)>,
+    last: Option<Step<'m>>,
+}
+
+/// A slot of the branch above the leaves, and the keys between which it leads, as far as that branch alone can tell. At
+/// its ends it cannot.
+struct Step<'m> {
+    branch: Page<'m>,
+    slot: usize,
+    low: &'m [u8],
+    high: &'m [u8],
+}
+
+impl<'m> Step<'m> {
+    fn of(branch: Page<'m>, slot: usize) -> Option<Self> {
+        if slot == 0 {
+            return None;
+        }
+        Some(Self { branch, slot, low: branch.key(slot)?, high: branch.key(slot + 1)? })
+    }
+
+    fn leads_to(&self, key: &[u8]) -> bool {
+        self.low <= key && key < self.high
+    }
 }
 
 impl<'m> Way<'m> {
     /// The number of the leaf that holds `key` if any does.
     fn to(&mut self, pages: Pages<'m>, tree: &Tree, key: &[u8]) -> Found<u64> {
-        if let Some((branch, slot)) = self.last {
-            for slot in [slot, slot + 1] {
-                if leads_to(branch, slot, key)? {
-                    self.last = Some((branch, slot));
-                    return branch.child(slot);
-                }
+        if let Some(step) = &self.last {
+            if step.leads_to(key) {
+                return step.branch.child(step.slot);
+            }
+            if step.high <= key
+                && let Some(step) = Step::of(step.branch, step.slot + 1)
+                && step.leads_to(key)
+            {
+                let number = step.branch.child(step.slot);
+                self.last = Some(step);
+                return number;
             }
         }
         let mut number = tree.root;
@@ -85,16 +118,8 @@ impl<'m> Way<'m> {
             let branch = pages.page(number, Kind::Branch)?;
             let slot = branch.way_to(key)?;
             number = branch.child(slot)?;
-            self.last = Some((branch, slot));
+            self.last = Step::of(branch, slot);
         }
         Ok(number)
     }
-}
-
-/// Is `key` on the way through `slot` of `branch`, as far as that branch alone can tell? At its ends it cannot.
-fn leads_to(branch: Page<'_>, slot: usize, key: &[u8]) -> Found<bool> {
-    if slot == 0 || slot + 1 >= branch.len() {
-        return Ok(false);
-    }
-    Ok(branch.node(slot, Kind::Branch)?.key <= key && key < branch.node(slot + 1, Kind::Branch)?.key)
 }

@@ -208,6 +208,16 @@ impl<'m> Page<'m> {
         Ok(Node { key, flags, size, rest: &rest[..inside], taken })
     }
 
+    /// The key of `slot`, if it has one where it should be. A search asks for many and for nothing else of theirs.
+    pub fn key(&self, slot: usize) -> Option<&'m [u8]> {
+        let at = u16_at(self.bytes, HEADER_LEN + 2 * slot) as usize;
+        if slot >= self.len() || at < u16_at(self.bytes, 14) as usize {
+            return None;
+        }
+        let (head, body) = self.bytes.get(at..)?.split_at_checked(NODE_LEN)?;
+        body.get(..u16_at(head, 6) as usize)
+    }
+
     /// Where its nodes are, unlooked at: each from its first byte to the end of the page.
     pub fn entries(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
         let bytes = self.bytes;
@@ -235,7 +245,11 @@ impl<'m> Page<'m> {
         let (mut low, mut high) = (from, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            match self.node(middle, kind)?.key.cmp(key) {
+            let met = match self.key(middle) {
+                Some(met) => met,
+                None => self.node(middle, kind)?.key,
+            };
+            match met.cmp(key) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Equal => return Ok((middle, true)),
                 std::cmp::Ordering::Greater => high = middle,
