@@ -15,7 +15,7 @@ pub struct Growing {
     pub title: &'static str,
     /// What grows.
     pub abscissa: &'static str,
-    /// Words after `bench`, with `{}` where the number goes.
+    /// Words after `bench`, with `{}` where the number goes, and `{puts}` where [`puts`] go.
     words: &'static str,
     /// Words before, unmeasured, on the same fresh server; empty for none.
     before: &'static str,
@@ -30,6 +30,17 @@ const KEYS: &[u64] = &[10_000, 100_000, 1_000_000];
 const CLIENTS: &[u64] = &[1, 10, 100, 1_000, 10_000];
 const WATCHERS: &[u64] = &[1, 10, 100, 1_000, 10_000, 100_000];
 const CPU: &str = "server_cpu_us_per_op";
+
+/// Events that a point of the watchers' curve has at most, unless these are fewer than [`PUTS`] have.
+const EVENTS: u64 = 3_000_000;
+/// Puts that it has, at least and at most.
+const PUTS: (u64, u64) = (30, 3000);
+
+/// How many puts so many watchers hear of. Puts do not wait for their events: those of some seconds would keep a hundred
+/// thousand watchers busy for the rest of an hour.
+fn puts(watchers: u64) -> u64 {
+    (EVENTS / watchers.max(1)).clamp(PUTS.0, PUTS.1)
+}
 
 /// All curves.
 pub const CURVES: &[Growing] = &[
@@ -77,7 +88,7 @@ pub const CURVES: &[Growing] = &[
         kind: "events by watchers",
         title: "watchers of one key: CPU per event, µs",
         abscissa: "watchers",
-        words: "watch --watchers {} --duration 3s",
+        words: "watch --watchers {} --total {puts}",
         before: "",
         points: WATCHERS,
         field: CPU,
@@ -120,7 +131,7 @@ fn measure(stage: &Stage<'_>, curve: &Growing, point: u64, side: Side) -> Result
     let place = Place::new(&format!("growth-{side:?}"))?;
     let member = Member::start_on(stage.program(side), &place, Wire::Plain)?;
     let target = Target::of(&member, Wire::Plain);
-    let words = |text: &str| text.replace("{}", &point.to_string());
+    let words = |text: &str| text.replace("{}", &point.to_string()).replace("{puts}", &puts(point).to_string());
     if !curve.before.is_empty() {
         stage.bench(&words(curve.before), &target)?;
     }
@@ -196,6 +207,11 @@ mod tests {
         assert_eq!(points(&book, curve, Side::Ours), [(10_000.0, 10.0), (1_000_000.0, 15.0)]);
         assert!(picture(&book, curve).unwrap().contains("polyline"));
         assert!(section(&book).contains("ours 10000: 10.0, 1000000: 15.0 (most by least 1.50)"), "{}", section(&book));
+    }
+
+    #[test]
+    fn a_point_has_so_many_events_that_it_ends() {
+        assert_eq!([1, 100, 1_000, 10_000, 100_000].map(puts), [3000, 3000, 3000, 300, 30]);
     }
 
     #[test]
