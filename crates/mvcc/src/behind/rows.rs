@@ -8,6 +8,7 @@ use milepost_types::Revision;
 
 use super::index::Index;
 use crate::codec;
+use crate::error::StoreError;
 
 /// A row of `current`: whether the engine has none of the key, since when the engine lacks it, how long the value is that
 /// is left out of it, length of the engine's key, the key, the record.
@@ -56,11 +57,16 @@ impl<'r> Row<'r> {
         self.short(LEFT_OUT)
     }
 
+    /// Of its record.
+    pub fn revision(self) -> Result<Revision, StoreError> {
+        let (key, record) = self.pair();
+        codec::decode_current(key, record).map(|row| row.revision)
+    }
+
     /// Where `history` has the value that was left out, if one was.
     pub fn wanting(self) -> Option<Revision> {
-        let (key, record) = self.pair();
         // A row that memory has spoilt stays as it is, for its reader to find.
-        (self.left_out() > 0).then(|| codec::decode_current(key, record).ok()).flatten().map(|row| row.revision)
+        (self.left_out() > 0).then(|| self.revision().ok()).flatten()
     }
 
     /// Bytes that it will take in the engine, a few more.
