@@ -3,7 +3,7 @@
 //! step, then every one the next, so that their waits pass together. The values themselves are not fetched: so many at once
 //! would be waited for here, where there is nothing else to do.
 
-use super::page::{Found, HEADER_LEN, Kind, Node, Page, Tree, Value};
+use super::page::{Found, HEADER_LEN, Kind, Node, Page, Tree, Value, order};
 use super::tree::{Leaf, Pages, depth};
 use crate::hint;
 
@@ -93,7 +93,7 @@ impl<'m> Step<'m> {
     }
 
     fn leads_to(&self, key: &[u8]) -> bool {
-        self.low <= key && key < self.high
+        order(self.low, key).is_le() && order(key, self.high).is_lt()
     }
 }
 
@@ -104,7 +104,7 @@ impl<'m> Way<'m> {
             if step.leads_to(key) {
                 return step.branch.child(step.slot);
             }
-            if step.high <= key
+            if order(step.high, key).is_le()
                 && let Some(step) = Step::of(step.branch, step.slot + 1)
                 && step.leads_to(key)
             {

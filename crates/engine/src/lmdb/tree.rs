@@ -315,12 +315,15 @@ pub(super) struct Walk<'m> {
     leaf: Option<Page<'m>>,
     slot: usize,
     to: Bound<Vec<u8>>,
+    /// The leaf ends before the walk does.
+    inside: bool,
 }
 
 impl<'m> Walk<'m> {
     pub fn new(pages: Pages<'m>, tree: &Tree, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Found<Self> {
         let to = to.map(<[u8]>::to_vec);
-        let mut walk = Self { pages, way: Vec::with_capacity(tree.depth as usize), leaf: None, slot: 0, to };
+        let mut walk =
+            Self { pages, way: Vec::with_capacity(tree.depth as usize), leaf: None, slot: 0, to, inside: false };
         if tree.is_empty() {
             return Ok(walk);
         }
@@ -354,7 +357,18 @@ impl<'m> Walk<'m> {
         let leaf = self.pages.leaf(number, fence)?;
         leaf.must_be_whole()?;
         (self.leaf, self.slot) = (Some(leaf.page), 0);
+        self.inside =
+            leaf.page.len().checked_sub(1).and_then(|last| leaf.page.key(last)).is_some_and(|last| self.holds(last));
         Ok(())
+    }
+
+    /// Does `key` come before the end?
+    fn holds(&self, key: &[u8]) -> bool {
+        match &self.to {
+            Bound::Unbounded => true,
+            Bound::Included(to) => key <= &to[..],
+            Bound::Excluded(to) => key < &to[..],
+        }
     }
 
     /// Goes on to the next leaf; false: there is none.
@@ -382,12 +396,7 @@ impl<'m> Walk<'m> {
             let Some(leaf) = self.leaf else { return Ok(None) };
             if self.slot < leaf.len() {
                 let node = leaf.node(self.slot, Kind::Leaf)?;
-                let inside = match &self.to {
-                    Bound::Unbounded => true,
-                    Bound::Included(to) => node.key <= &to[..],
-                    Bound::Excluded(to) => node.key < &to[..],
-                };
-                if !inside {
+                if !self.inside && !self.holds(node.key) {
                     self.leaf = None;
                     return Ok(None);
                 }
