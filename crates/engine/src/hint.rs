@@ -17,6 +17,25 @@ pub fn soon<T>(place: &[T]) {
     }
 }
 
-/// Stable Rust has no such hint for other processors.
+/// As [`soon`], for what will be written: no other processor keeps a copy of it that would have to be called back then.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "telling the processor what will be written")]
+pub fn soon_written<T>(place: &[T]) {
+    let start = place.as_ptr().cast::<u8>();
+    for at in (0..size_of_val(place)).step_by(LINE_BYTES) {
+        // The compiler's own hint becomes that for reading, unless it is told that every processor has both. Those that
+        // do not know this one do nothing.
+        // SAFETY: nothing is read or written, a hint never fails, and `at` lies inside `place`.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) start.add(at), options(nostack, preserves_flags, readonly));
+        }
+    }
+}
+
+/// Stable Rust has no such hints for other processors.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn soon<T>(_place: &[T]) {}
+
+/// See [`soon`].
+#[cfg(not(target_arch = "x86_64"))]
+pub fn soon_written<T>(_place: &[T]) {}

@@ -111,7 +111,7 @@ impl Pieces<'_> {
         self.make_room(1 + encoded_len_varint(length as u64) + length);
         let out = &mut self.piece;
         let ahead = out.spare_capacity_mut().get(AHEAD_BYTES..).unwrap_or_default();
-        hint::soon(&ahead[..length.min(ahead.len())]);
+        hint::soon_written(&ahead[..length.min(ahead.len())]);
         out.push(KVS);
         encode_varint(length as u64, out);
         put_bytes(KEY, record.key, out);
