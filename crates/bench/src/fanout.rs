@@ -377,9 +377,9 @@ impl<'a> Ear<'a> {
         }
         let slot = usize::try_from(response.watch_id - 1).ok().filter(|slot| *slot < self.newest.len());
         let slot = slot.ok_or("events for a watcher that was never made")?;
-        response.events(|event| {
+        let heard = response.events(|event| {
             if event.mod_revision <= self.newest[slot] {
-                return Err("events of one watcher are out of order".into());
+                return Err("events of one watcher are out of order");
             }
             self.newest[slot] = event.mod_revision;
             let put = event.value.first_chunk().copied().map(u64::from_be_bytes).ok_or("an event without its value")?;
@@ -389,7 +389,8 @@ impl<'a> Ear<'a> {
             }
             self.unmetered += 1;
             Ok(())
-        })
+        });
+        heard.map_err(Into::into)
     }
 
     fn meter(&mut self) {

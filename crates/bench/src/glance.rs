@@ -6,8 +6,6 @@
 use milepost_proto::Message;
 use milepost_proto::etcdserverpb::WatchResponse;
 use milepost_proto::mvccpb::Event;
-use milepost_proto::prost::DecodeError;
-use milepost_proto::prost::encoding::decode_varint;
 
 /// Field numbers of `WatchResponse`, `Event` and `KeyValue`. Source: etcd's `rpc.proto` and `kv.proto`.
 mod field {
@@ -18,6 +16,9 @@ mod field {
     pub const MOD_REVISION: u64 = 3;
     pub const VALUE: u64 = 5;
 }
+
+/// Why a response is not counted.
+pub type Fault = &'static str;
 
 /// What a response says about itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl<'a> Glance<'a> {
     ///
     /// # Errors
     /// What keeps it from being one.
-    pub fn at(response: &'a [u8]) -> Result<Self, String> {
+    pub fn at(response: &'a [u8]) -> Result<Self, Fault> {
         let mut glance = Self { watch_id: 0, canceled: false, response, events: &[] };
         let mut rest = response;
         loop {
@@ -72,7 +73,7 @@ impl<'a> Glance<'a> {
     ///
     /// # Errors
     /// What keeps one from being an event, or `see` finds wrong.
-    pub fn events(&self, mut see: impl FnMut(Seen<'a>) -> Result<(), String>) -> Result<(), String> {
+    pub fn events(&self, mut see: impl FnMut(Seen<'a>) -> Result<(), Fault>) -> Result<(), Fault> {
         let mut rest = self.events;
         while let Some((number, content)) = next(&mut rest)? {
             if let (field::EVENTS, Content::Bytes(event)) = (number, content) {
@@ -87,7 +88,7 @@ impl<'a> Glance<'a> {
     /// # Errors
     /// It cannot be decoded, or says something else.
     pub fn agrees(&self) -> Result<(), String> {
-        let whole = WatchResponse::decode(self.response).map_err(undecodable)?;
+        let whole = WatchResponse::decode(self.response).map_err(|error| format!("undecodable answer: {error}"))?;
         let mut events = whole.events.iter();
         let mut same = whole.watch_id == self.watch_id && whole.canceled == self.canceled;
         self.events(|seen| {
@@ -99,7 +100,8 @@ impl<'a> Glance<'a> {
     }
 }
 
-fn seen(mut event: &[u8]) -> Result<Seen<'_>, String> {
+#[inline]
+fn seen(mut event: &[u8]) -> Result<Seen<'_>, Fault> {
     let mut kv = None;
     while let Some((number, content)) = next(&mut event)? {
         if let (field::KV, Content::Bytes(bytes)) = (number, content) {
@@ -119,7 +121,8 @@ fn seen(mut event: &[u8]) -> Result<Seen<'_>, String> {
 }
 
 /// The next field: its number and what it holds.
-fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Content<'a>)>, String> {
+#[inline]
+fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Content<'a>)>, Fault> {
     if rest.is_empty() {
         return Ok(None);
     }
@@ -132,33 +135,35 @@ fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Content<'a>)>, String> {
             Content::Bytes(take(rest, length)?)
         }
         5 => take(rest, 4).map(|_| Content::Other)?,
-        kind => return Err(format!("undecodable answer: no field is of kind {kind}")),
+        _ => return Err("undecodable answer: a field of a kind that there is not"),
     };
     Ok(Some((key >> 3, content)))
 }
 
-fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], String> {
+#[inline]
+fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], Fault> {
     let cut = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
     let (taken, left) = cut.ok_or("undecodable answer: it ends inside a field")?;
     *rest = left;
     Ok(taken)
 }
 
-fn number(rest: &mut &[u8]) -> Result<u64, String> {
-    match rest {
-        // Nearly all.
-        [byte @ ..0x80, left @ ..] => {
-            let number = u64::from(*byte);
-            *rest = left;
-            Ok(number)
+/// Seven bits a byte, the lowest first; the last byte has no eighth bit.
+#[inline]
+fn number(rest: &mut &[u8]) -> Result<u64, Fault> {
+    let mut number = 0;
+    // The tenth byte has one bit left.
+    for (at, byte) in rest.iter().enumerate().take(10) {
+        number |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            if at == 9 && *byte > 1 {
+                break;
+            }
+            *rest = &rest[at + 1..];
+            return Ok(number);
         }
-        _ => decode_varint(rest).map_err(undecodable),
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn undecodable(error: DecodeError) -> String {
-    format!("undecodable answer: {error}")
+    Err("undecodable answer: a number without an end")
 }
 
 #[cfg(test)]
@@ -223,7 +228,13 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(read(&bytes[..end]).is_ok(), whole(&bytes[..end]), "cut at {end}");
         }
-        assert!(read(&[7]).unwrap_err().contains("kind 7"));
+        assert!(read(&[7]).unwrap_err().contains("kind"));
+        // A number of ten bytes, and what no 64 bits hold.
+        let long = |last| [[16].as_slice(), &[0xff; 9], &[last]].concat();
+        assert_eq!(Glance::at(&long(1)).map(|glance| glance.watch_id), Ok(-1));
+        for wrong in [long(2), long(0x81), vec![16, 0xff]] {
+            assert!(read(&wrong).unwrap_err().contains("number") && !whole(&wrong), "{wrong:?}");
+        }
         let keyless = WatchResponse { events: vec![Event::default()], ..WatchResponse::default() };
         assert!(read(&keyless.encode_to_vec()).unwrap_err().contains("without its key"));
     }
