@@ -199,6 +199,7 @@ pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Reads a record of `history`.
+#[inline(always)]
 pub(crate) fn decode_history<'a>(engine_key: &[u8], bytes: &'a [u8]) -> Result<HistoryRef<'a>, StoreError> {
     let corrupt = |what| corrupt(Table::History, engine_key, what);
     let revision = Revision::from_bytes(engine_key).ok_or_else(|| corrupt("key is no revision"))?;
@@ -216,6 +217,7 @@ pub(crate) fn parse_unsealed(revision: Revision, bytes: &[u8]) -> Option<History
     parse_history(revision, Input { rest: bytes })
 }
 
+#[inline(always)]
 fn parse_history(revision: Revision, mut input: Input<'_>) -> Option<HistoryRef<'_>> {
     let flags = input.flags()?;
     let life = input.life(flags, revision)?;

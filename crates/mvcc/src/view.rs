@@ -479,6 +479,7 @@ pub(crate) struct Merge<'t> {
 
 impl<'t> Merge<'t> {
     /// The next key, from the youngest layer that has it.
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Found<'t>>, StoreError> {
         let order = match (self.overlay.peek(), self.engine.peek()) {
             (None, _) => Ordering::Greater,
