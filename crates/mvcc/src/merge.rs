@@ -84,6 +84,8 @@ impl Inner {
         // The sync of this transaction came after the meta page of the commit before.
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.merged_rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        let thin = rows.iter().filter(|row| row.left_out() > 0).count();
+        self.stats.merged_thin.fetch_add(thin as u64, Ordering::Relaxed);
         merge.merged += rows.len() as u64;
         if let Some(last) = rows.iter().next_back() {
             merge.after = Some(last.key().to_vec());

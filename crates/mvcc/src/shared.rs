@@ -33,6 +33,7 @@ pub(crate) struct Counters {
     pub counts_known: AtomicU64,
     pub merges: AtomicU64,
     pub merged_rows: AtomicU64,
+    pub merged_thin: AtomicU64,
 }
 
 impl Counters {
@@ -49,6 +50,7 @@ impl Counters {
             (&self.counts_known, &before.counts_known),
             (&self.merges, &before.merges),
             (&self.merged_rows, &before.merged_rows),
+            (&self.merged_thin, &before.merged_thin),
         ];
         for (own, before) in pairs {
             own.fetch_add(before.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -143,6 +143,8 @@ pub struct StoreStats {
     pub merges: u64,
     /// Rows that merges have written.
     pub merged_rows: u64,
+    /// Of these, rows that had waited without their values.
+    pub merged_thin: u64,
     /// Memory that newest records take which `current` lacks, in bytes.
     pub behind_bytes: u64,
     /// Ranges that were counted without walking all of them.
@@ -376,6 +378,7 @@ impl Store {
             compaction_deleted: read(&inner.stats.compaction_deleted),
             merges: read(&inner.stats.merges),
             merged_rows: read(&inner.stats.merged_rows),
+            merged_thin: read(&inner.stats.merged_thin),
             behind_bytes: inner.state.load().behind.bytes() as u64,
             counts_known: read(&inner.stats.counts_known),
             overlay_changes,

@@ -61,7 +61,9 @@ pub const MUST: &[&str] = &[
     "snapshots: installed",
     "snapshots: lost on the way",
     "snapshots: sent",
+    "store: merges",
     "store: newest commit lost in a crash",
+    "store: rows merged that had waited without their values",
 ];
 
 /// Counters by name.

@@ -44,6 +44,7 @@ impl Sim {
     pub fn power_cut(&mut self, id: u64) {
         let (disk_seed, keep) = (self.rng.next(), self.rng.chance(1, 2));
         let member = self.members.get_mut(&id).expect("a machine");
+        let merged = member.reader().map(|reader| reader.store().stats()).unwrap_or_default();
         member.live = None;
         let report = member.disk.crash(disk_seed);
         let before = (member.engine.dump(milepost_engine::Table::Meta), member.engine.crash(true));
@@ -52,6 +53,8 @@ impl Sim {
         let counts = &mut self.counts;
         counts.add("crashes");
         counts.add_many("store: newest commit lost in a crash", u64::from(lost));
+        counts.add_many("store: merges", merged.merges);
+        counts.add_many("store: rows merged that had waited without their values", merged.merged_thin);
         counts.add_many("log: sectors kept in a crash", report.sectors_kept);
         counts.add_many("log: sectors dropped in a crash", report.sectors_dropped);
         let partly = report.sectors_kept > 0 && report.sectors_dropped > 0;

@@ -212,7 +212,8 @@ fn store_options() -> StoreOptions {
         compaction_batch: 16,
         background: false,
         behind_bytes: 2000,
-        behind_records: 60,
+        behind_values_bytes: 500,
+        behind_records_most: 60,
         ..StoreOptions::default()
     }
 }
