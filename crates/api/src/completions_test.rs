@@ -85,3 +85,27 @@ fn mail_from_other_threads_arrives_in_batches_and_wakes_streams() {
         dispatcher.abort();
     });
 }
+
+#[test]
+fn answers_do_not_wait_until_every_stream_has_been_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build_local(Default::default()).unwrap();
+    runtime.block_on(async {
+        let sink = Arc::new(Sink::new());
+        let slots = Rc::new(Slots::default());
+        let streams: Vec<StreamWake> = (0..10 * STREAMS_IN_A_ROW).map(|_| slots.open_stream()).collect();
+        for stream in &streams {
+            sink.ready(stream.ticket());
+        }
+        let dispatcher = tokio::task::spawn_local(dispatch(Arc::clone(&sink), Rc::clone(&slots)));
+        poll_fn(|cx| streams[0].poll(cx)).await;
+        let wait = slots.open(later(9), Expired::Server);
+        sink.complete(&mut vec![(wait.ticket(), Completion::ReadReady)]);
+        assert!(matches!(wait.await, Ok(Completion::ReadReady)));
+        let last = streams.last().expect("some");
+        assert!(last.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        for stream in &streams[1..] {
+            poll_fn(|cx| stream.poll(cx)).await;
+        }
+        dispatcher.abort();
+    });
+}
