@@ -247,7 +247,8 @@ impl Lessor {
         inner.leases.values_mut().for_each(Slot::forget_time);
     }
 
-    /// Gives the lease its whole TTL again, from `now` on.
+    /// Gives the lease its whole TTL again, from `now` on; what it was given at a promotion is not taken back, since a leader
+    /// of before that does not know yet that it is none may be giving it as much.
     ///
     /// # Errors
     /// [`Error::NotPrimary`] on a follower: ask the leader. [`Error::LeaseNotFound`]: no such lease, or it has ended and
@@ -261,7 +262,7 @@ impl Lessor {
         }
         self.start(inner, now);
         let slot = inner.leases.get_mut(&id).filter(|slot| slot.deadline > now).ok_or(Error::LeaseNotFound)?;
-        slot.deadline = now.saturating_add(slot.ttl_ms());
+        slot.deadline = slot.deadline.max(now.saturating_add(slot.ttl_ms()));
         slot.checkpoint = self.next_checkpoint(slot.ttl, now, 2);
         slot.overtaken = slot.in_flight(now);
         let renewal = Renewal { ttl: slot.ttl, clear_first: slot.remaining > 0 || slot.overtaken };

@@ -137,6 +137,22 @@ fn no_checkpoint_above_the_ttl() {
     assert_eq!(pairs(lessor.checkpoints(at(3.0))), [(1, 3)]);
 }
 
+/// A leader of before, cut off, may renew for a while after this one began: its promises are as long as the time that the
+/// promotion added, whoever renews here meanwhile. Found by the simulation's seed 918.
+#[test]
+fn a_renewal_takes_nothing_back_that_a_promotion_gave() {
+    let lessor = Lessor::new(Duration::from_secs(30));
+    lessor.load([(LeaseId(1), 4, 0)]);
+    lessor.promote(at(0.0), Duration::from_secs(2));
+    assert_eq!(lessor.renew(LeaseId(1), at(1.0)).unwrap().ttl, 4);
+    assert!(lessor.expired(at(5.9), 10).is_empty());
+    assert_eq!(lessor.expired(at(6.1), 10), [LeaseId(1)]);
+    let lessor = leader(&[(1, 4)]);
+    lessor.renew(LeaseId(1), at(3.0)).unwrap();
+    assert!(lessor.expired(at(6.9), 10).is_empty());
+    assert_eq!(lessor.expired(at(7.1), 10), [LeaseId(1)]);
+}
+
 #[test]
 fn clients_that_renew_each_third_of_the_ttl_cause_no_checkpoint() {
     let lessor = leader(&[(1, 30)]);
