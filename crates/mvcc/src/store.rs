@@ -33,8 +33,9 @@ pub struct StoreOptions {
     pub behind_bytes: usize,
     /// Above this they wait without their values, which a read then finds in `history`, in bytes.
     pub behind_values_bytes: usize,
-    /// They are also merged when they are spread over so many records of history, if that is worth the writing: if they were
-    /// written in the order of keys, or by [`StoreOptions::merge_record_bytes`].
+    /// They are also merged when they are spread over so many records of history, if most were written in the order of keys.
+    pub behind_records_in_order: u64,
+    /// Or over so many, if that is worth the writing by [`StoreOptions::merge_record_bytes`].
     pub behind_records: u64,
     /// Or over so many in any case: twice as many, and a generation, are the most that a start has to read again.
     pub behind_records_most: u64,
@@ -61,7 +62,8 @@ impl Default for StoreOptions {
             gen_changes: 10_000,
             gen_age: Duration::from_millis(500),
             behind_bytes: 128 << 20,
-            behind_values_bytes: 40 << 20,
+            behind_values_bytes: 16 << 20,
+            behind_records_in_order: 150_000,
             behind_records: 500_000,
             behind_records_most: 2_000_000,
             merge_record_bytes: 100,

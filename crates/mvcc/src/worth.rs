@@ -20,7 +20,7 @@ const SAMPLES: usize = 256;
 /// Neighbours are written together if at most such a part of all records lies between them: one in a hundred.
 const TOGETHER: u64 = 100;
 /// After so many more in a hundred it is asked again.
-const AGAIN_PERCENT: u64 = 5;
+const AGAIN_PERCENT: u64 = 10;
 
 /// What neighbours among the rows behind tell.
 #[derive(Default)]
@@ -36,7 +36,8 @@ impl Inner {
     /// Are the records behind worth what a merge will write?
     pub(crate) fn is_worth_it(&self, committer: &Committer) -> bool {
         let records = committer.behind_records;
-        if records < self.options.behind_records.max(committer.ask_again_at.get()) {
+        let is_many = records >= self.options.behind_records;
+        if records < self.options.behind_records_in_order.max(committer.ask_again_at.get()) {
             return false;
         }
         let behind = self.state.load().behind.clone();
@@ -45,7 +46,7 @@ impl Inner {
         let leaves = self.engine().table_size(Table::Current).unwrap_or_default().leaves;
         let leaves = (behind.len() as u64 * sample.apart).checked_div(sample.pairs).unwrap_or(0).min(leaves);
         let bytes = leaves * LEAF_BYTES + behind.new_bytes() as u64;
-        let is = 2 * sample.together >= sample.pairs || bytes <= records * self.options.merge_record_bytes;
+        let is = 2 * sample.together >= sample.pairs || is_many && bytes <= records * self.options.merge_record_bytes;
         committer.ask_again_at.set(if is { 0 } else { records + records * AGAIN_PERCENT / 100 });
         is
     }

@@ -85,8 +85,13 @@ fn what_shares_its_leaves_is_merged_and_what_does_not_waits() {
     let (store, mut writer, _) = open(StoreOptions { behind_bytes: 0, gen_changes: 1000, ..options() });
     put(&store, &mut writer, &mut (0..KEYS));
     drop((store, writer));
-    let options =
-        |bytes| StoreOptions { behind_records: BEHIND, merge_record_bytes: bytes, gen_changes: 1000, ..options() };
+    let options = |bytes| StoreOptions {
+        behind_records_in_order: BEHIND,
+        behind_records: BEHIND,
+        merge_record_bytes: bytes,
+        gen_changes: 1000,
+        ..options()
+    };
     // In their order: a leaf for many.
     let (store, mut writer, _) = open(options(0));
     put(&store, &mut writer, &mut (0..BEHIND - 1000));
