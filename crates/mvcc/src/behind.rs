@@ -242,13 +242,12 @@ impl Behind {
         rows
     }
 
-    /// Rows here and there, each with the next one; about `count` pairs, if there are so many blocks.
-    pub fn neighbours(&self, count: usize) -> impl Iterator<Item = (Row<'_>, Row<'_>)> {
+    /// Rows here and there, each with the next one and with one that lies some ten to a hundred rows from it; about `count` of them,
+    /// if there are so many blocks.
+    pub fn neighbours(&self, count: usize) -> impl Iterator<Item = [Row<'_>; 3]> {
         let blocks = self.blocks.iter().step_by((self.blocks.len() / count).max(1));
-        blocks.filter_map(|block| {
-            let at = block.len() / 2;
-            Some((block.row(at.checked_sub(1)?), block.row(at)))
-        })
+        let blocks = blocks.filter(|block| block.len() > 1);
+        blocks.map(|block| [block.row(0), block.row(1), block.row(block.len() - 1)])
     }
 
     /// Every row.

@@ -17,7 +17,8 @@ use crate::shared::Inner;
 const LEAF_BYTES: u64 = 4096;
 /// Rows that are looked at, each with its neighbour.
 const SAMPLES: usize = 256;
-/// Neighbours are written together if at most such a part of all records lies between them: one in a hundred.
+/// Rows near each other are written together if at most such a part of all records lies between them: one in a hundred. Near,
+/// not next to each other: who puts some keys that follow one another in each transaction need not go on behind them.
 const TOGETHER: u64 = 100;
 /// After so many more in a hundred it is asked again.
 const AGAIN_PERCENT: u64 = 10;
@@ -26,7 +27,7 @@ const AGAIN_PERCENT: u64 = 10;
 #[derive(Default)]
 struct Sample {
     pairs: u64,
-    /// Of these, pairs that were written together.
+    /// Of these, such whose surroundings were written together.
     together: u64,
     /// Pairs that a leaf's end lies between.
     apart: u64,
@@ -61,9 +62,9 @@ impl Inner {
             Ok::<_, EngineError>(next.map(|(_, record)| record.as_ptr() as u64 / LEAF_BYTES))
         };
         let mut sample = Sample::default();
-        for (row, next) in behind.neighbours(SAMPLES) {
+        for [row, next, far] in behind.neighbours(SAMPLES) {
             sample.pairs += 1;
-            sample.together += u64::from(row.revision()?.main.abs_diff(next.revision()?.main) <= together);
+            sample.together += u64::from(row.revision()?.main.abs_diff(far.revision()?.main) <= together);
             sample.apart += u64::from(page(row)? != page(next)?);
         }
         Ok(sample)
