@@ -72,7 +72,8 @@ func script(ctx context.Context, t *testing.T, conn *grpc.ClientConn, port int) 
 // four times the log has the same bytes, but for the ids that a member chose.
 func TestEntriesOfBothKinds(t *testing.T) {
 	parallel(t)
-	ctx := deadline(t, 2*time.Minute)
+	// etcd refuses changes of members for as long as it has not been connected for five seconds.
+	ctx := deadline(t, 4*time.Minute)
 	etcd := harness.Reference(t)
 	c := started(t, []harness.Binary{etcd, etcd, harness.Subject(t)})
 	first, ours := c.Members()[0], c.Members()[2]
