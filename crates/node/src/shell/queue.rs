@@ -97,9 +97,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Swaps what is there into `taken`, which must be empty.
-    pub fn take_now(&self, taken: &mut Vec<T>) {
-        std::mem::swap(&mut self.state.lock().items, taken);
+    /// Swaps what is there into `taken`, which must be empty; false if it may not be all that was meant to go in, since the
+    /// queue is closed.
+    pub fn take_now(&self, taken: &mut Vec<T>) -> bool {
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.items, taken);
+        !state.closed
     }
 }
 

@@ -187,9 +187,12 @@ impl RaftLoop {
     /// Does what has come, and what is due.
     pub fn next_round(&mut self) {
         // Before the queue is taken: conf changes are reported through it before they count as applied.
-        let applied = self.shared.applied();
+        let mut applied = self.shared.applied();
         let mut commands = std::mem::take(&mut self.commands);
-        self.shared.to_raft.take_now(&mut commands);
+        if !self.shared.to_raft.take_now(&mut commands) {
+            // The member stops, and what it applied last could not be reported any more.
+            applied = self.told_applied;
+        }
         self.round(&mut commands, applied);
         self.commands = commands;
     }

@@ -4,6 +4,7 @@ use crate::world::{Home, PATIENCE, answers, ask, encode, get, put, reply, waiter
 use milepost_env::Disk;
 use milepost_machine::Reply;
 use milepost_machine::member::{Member, add};
+use milepost_node::stepped::ToApply;
 use milepost_node::{Completion, NodeError, Role, StopReason};
 use milepost_proto::Message as _;
 use milepost_proto::raftpb::Entry;
@@ -99,6 +100,29 @@ fn what_was_answered_survives_a_power_cut() {
             assert_eq!(get(&node, &format!("k{ticket}")).count, 1, "k{ticket} was answered, then lost (seed {seed})");
         }
     }
+}
+
+/// A member is stopped, as by a door that cannot open, after it was handed its founder and before it applied that.
+#[test]
+fn a_member_may_be_stopped_while_it_applies_a_conf_change() {
+    let home = Home::new();
+    let mut live = home.stepped();
+    let founder = (0..10).find_map(|_| {
+        live.raft();
+        live.log();
+        live.next_to_apply()
+    });
+    let founder = founder.expect("the founder is committed from the beginning");
+    let ToApply::Entries(entries) = &founder else { panic!("no entries: {founder:?}") };
+    assert_eq!(entries[0].r#type(), 1, "not a conf change: {entries:?}");
+    let (sink, answers) = answers();
+    live.node().read_index(waiter(&sink, 1));
+    live.node().stop();
+    assert!(live.apply(founder));
+    live.raft();
+    assert_eq!(live.node().stopped(), Some(StopReason::Asked));
+    live.stop();
+    assert!(matches!(answers.recv_timeout(PATIENCE), Ok((1, Completion::Failed(NodeError::Stopped)))));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use milepost_env::{Clock, Disk, OsClock, SimDisk};
 use milepost_machine::{Error, Reply};
 use milepost_mvcc::{Store, StoreOptions};
 use milepost_node::log::{Level, Log, Value};
-use milepost_node::{Completion, CompletionSink, NoLetters, Node, NodeConfig, StartError, Waiter, World};
+use milepost_node::{Completion, CompletionSink, NoLetters, Node, NodeConfig, StartError, Stepped, Waiter, World};
 use milepost_proto::Message as _;
 use milepost_proto::etcdserverpb::internal_raft_request::Request;
 use milepost_proto::etcdserverpb::{InternalRaftRequest, PutRequest, RangeRequest, RangeResponse, RequestHeader};
@@ -77,14 +77,18 @@ impl Home {
     }
 
     pub fn start_on(&self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
+        Node::start(&self.config, self.world(disk, clock))
+    }
+
+    pub fn stepped(&self) -> Stepped {
+        let world = self.world(Arc::new(self.disk.clone()), Arc::new(OsClock));
+        Stepped::start(&self.config, world).expect("it starts")
+    }
+
+    fn world(&self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> World {
         let (engine, store) = (Arc::clone(&self.engine), self.store.clone());
-        let world = World {
-            disk,
-            clock,
-            letters: Arc::new(NoLetters),
-            open_store: Box::new(move |_| Store::begin(engine, store)),
-        };
-        Node::start(&self.config, world)
+        let open_store = Box::new(move |_: &_| Store::begin(engine, store));
+        World { disk, clock, letters: Arc::new(NoLetters), open_store }
     }
 
     pub fn ready(&self) -> Node {
