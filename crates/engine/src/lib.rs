@@ -128,15 +128,6 @@ impl EngineError {
     }
 }
 
-/// How large a table is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableSize {
-    /// Its rows.
-    pub rows: u64,
-    /// Pages that hold them.
-    pub leaves: u64,
-}
-
 /// Sizes in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineSizes {
@@ -174,11 +165,11 @@ pub trait Engine: Send + Sync + 'static {
     /// If the file cannot be examined.
     fn sizes(&self) -> Result<EngineSizes, EngineError>;
 
-    /// How large `table` is, as of the last commit.
+    /// How many leaves `table` has, as of the last commit.
     ///
     /// # Errors
     /// If the file cannot be read.
-    fn table_size(&self, table: Table) -> Result<TableSize, EngineError>;
+    fn leaves(&self, table: Table) -> Result<u64, EngineError>;
 
     /// Reads that have begun and not ended.
     fn open_reads(&self) -> u64;

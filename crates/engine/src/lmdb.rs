@@ -36,9 +36,7 @@ use tree::{Fence, Pages, Seen, Walk};
 
 use milepost_env::tell_of_bus_errors;
 
-use crate::{
-    Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, TableSize, WriteTxn,
-};
+use crate::{Cursor, Engine, EngineError, EngineSizes, Pair, ReadTxn, Room, StoreDirectory, Table, WriteTxn};
 
 /// How to open an environment.
 #[derive(Clone, Copy, Debug)]
@@ -434,10 +432,10 @@ impl Engine for LmdbEngine {
         Ok(EngineSizes { file, in_use: pages * u64::from(names.page_size) })
     }
 
-    fn table_size(&self, table: Table) -> Result<TableSize, EngineError> {
+    fn leaves(&self, table: Table) -> Result<u64, EngineError> {
         let txn = self.env.read_txn().map_err(self.error("begin read"))?;
         let stat = self.tables[table.slot()].stat(&txn).map_err(self.error("stat table"))?;
-        Ok(TableSize { rows: stat.entries as u64, leaves: stat.leaf_pages as u64 })
+        Ok(stat.leaf_pages as u64)
     }
 
     fn open_reads(&self) -> u64 {

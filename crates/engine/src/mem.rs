@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Room, Table, TableSize, WriteTxn};
+use crate::{Cursor, Engine, EngineError, EngineSizes, MAX_KEY_LEN, Pair, ReadTxn, Room, Table, WriteTxn};
 
 type Map = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
@@ -157,12 +157,12 @@ impl Engine for MemEngine {
         Ok(EngineSizes { file: bytes, in_use: bytes })
     }
 
-    fn table_size(&self, table: Table) -> Result<TableSize, EngineError> {
+    fn leaves(&self, table: Table) -> Result<u64, EngineError> {
         const PAGE_BYTES: usize = 4096;
         let state = self.state.read().clone();
         let table = &state.tables[table.slot()];
         let bytes: usize = table.iter().map(|(key, value)| key.len() + value.len()).sum();
-        Ok(TableSize { rows: table.len() as u64, leaves: bytes.div_ceil(PAGE_BYTES) as u64 })
+        Ok(bytes.div_ceil(PAGE_BYTES) as u64)
     }
 
     fn open_reads(&self) -> u64 {

@@ -261,7 +261,7 @@ impl Behind {
         let mut blocks = Blocks::new(Values::Kept);
         let mut gone = rows.iter().peekable();
         for block in &self.blocks {
-            if block.compare(first.key(), last.key()).is_ne() {
+            if block.last() < first.key() || block.first() > last.key() {
                 blocks.keep(block);
                 continue;
             }

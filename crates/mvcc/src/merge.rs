@@ -79,12 +79,16 @@ impl Inner {
         let is_last = rows.len() < max_rows && rows.iter().map(Row::whole_len).sum::<usize>() < max_bytes;
         let through = is_last.then_some(merge.target);
         self.make_room(rows.iter().map(|row| 2 * row.whole_len() as u64 + BYTES_PER_ROW).sum::<u64>() + (1 << 20));
-        let write = || self.write_rows(&self.with_values(&rows)?, through);
+        let thin = rows.iter().filter(|row| row.left_out() > 0).count();
+        // Most slices of small stores have all of their values.
+        let write = || match thin {
+            0 => self.write_rows(&rows, through),
+            _ => self.write_rows(&self.with_values(&rows)?, through),
+        };
         self.observed(Work::Commit, write).map_err(|error| self.fail_if_damaged(error))?;
         // The sync of this transaction came after the meta page of the commit before.
         *self.durable.lock() = Durable { index: committer.committed.applied, term: committer.committed.term };
         self.stats.merged_rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        let thin = rows.iter().filter(|row| row.left_out() > 0).count();
         self.stats.merged_thin.fetch_add(thin as u64, Ordering::Relaxed);
         merge.merged += rows.len() as u64;
         if let Some(last) = rows.iter().next_back() {

@@ -44,7 +44,7 @@ impl Inner {
         let behind = self.state.load().behind.clone();
         // A guess will do: what cannot be read fails where it is needed.
         let sample = self.sample(&behind, records / TOGETHER).unwrap_or_default();
-        let leaves = self.engine().table_size(Table::Current).unwrap_or_default().leaves;
+        let leaves = self.engine().leaves(Table::Current).unwrap_or_default();
         let leaves = (behind.len() as u64 * sample.apart).checked_div(sample.pairs).unwrap_or(0).min(leaves);
         let bytes = leaves * LEAF_BYTES + behind.new_bytes() as u64;
         let is = 2 * sample.together >= sample.pairs || is_many && bytes <= records * self.options.merge_record_bytes;

@@ -39,11 +39,12 @@ impl Behind {
         let txn = engine.read()?;
         let from = Revision::new(meta.through.saturating_add(1), 0).to_bytes();
         let mut cursor = txn.scan(Table::History, Bound::Included(&from), Bound::Unbounded)?;
+        let values = |bytes| if bytes > values_max { Values::LeftOut } else { Values::Kept };
         let mut stretch = Stretch::read(&mut *cursor)?;
         if stretch.is_last {
             // Little: not worth a thread.
-            let values = if stretch.value_bytes > values_max { Values::LeftOut } else { Values::Kept };
-            return Ok((Self::default().with_changes(&*txn, &stretch, meta, values)?, stretch.records));
+            let behind = Self::default().with_changes(&*txn, &stretch, meta, values(stretch.value_bytes))?;
+            return Ok((behind, stretch.records));
         }
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Stretch<'_>>(0);
@@ -52,8 +53,7 @@ impl Behind {
                 let (mut behind, mut value_bytes) = (Self::default(), 0);
                 for stretch in receiver {
                     value_bytes += stretch.value_bytes;
-                    let values = if value_bytes > values_max { Values::LeftOut } else { Values::Kept };
-                    behind = behind.with_changes(&*txn, &stretch, meta, values)?;
+                    behind = behind.with_changes(&*txn, &stretch, meta, values(value_bytes))?;
                 }
                 Ok(behind)
             });

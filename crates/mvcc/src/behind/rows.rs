@@ -1,6 +1,5 @@
 //! Rows of `current` side by side in memory.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use milepost_engine::Pair;
@@ -236,16 +235,5 @@ impl Block {
     /// How many rows lie below `key`.
     pub fn below(&self, key: &[u8]) -> usize {
         self.index.below(key, |at| self.row(at).key())
-    }
-
-    /// Where its rows lie to those from `first` to `last`, which are in the order of keys.
-    pub fn compare(&self, first: &[u8], last: &[u8]) -> Ordering {
-        if self.last() < first {
-            Ordering::Less
-        } else if self.first() > last {
-            Ordering::Greater
-        } else {
-            Ordering::Equal
-        }
     }
 }

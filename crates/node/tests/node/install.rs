@@ -5,7 +5,7 @@
 
 use crate::world::{Home, PATIENCE};
 use milepost_engine::mem::MemEngine;
-use milepost_engine::{Engine, EngineError, EngineSizes, ReadTxn, Room, Table, TableSize, WriteTxn};
+use milepost_engine::{Engine, EngineError, EngineSizes, ReadTxn, Room, Table, WriteTxn};
 use milepost_env::{Disk, OsClock};
 use milepost_machine::member::Bootstrap;
 use milepost_machine::{Config, Database, Entry, EntryKind, Machine};
@@ -129,8 +129,8 @@ impl Engine for Frail {
         self.inner.sizes()
     }
 
-    fn table_size(&self, table: Table) -> Result<TableSize, EngineError> {
-        self.inner.table_size(table)
+    fn leaves(&self, table: Table) -> Result<u64, EngineError> {
+        self.inner.leaves(table)
     }
 
     fn open_reads(&self) -> u64 {
