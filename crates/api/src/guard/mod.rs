@@ -7,8 +7,11 @@
 //! ```
 //! hyper and h2 have bounds of their own (headers, CONTINUATION, streams reset before they were looked at). None of them
 //! counts pings, and gRPC's clients expect to be told about those in grpc-go's words.
+//!
+//! What is written waits for the end of a turn here as well, see `gather.rs`: whoever stands at the socket sees it last.
 
 mod debt;
+mod gather;
 mod rules;
 mod walk;
 
@@ -22,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 pub(crate) use debt::Debt;
+use gather::Gather;
 use rules::{Rules, Verdict};
 use walk::Walk;
 
@@ -40,6 +44,8 @@ const BURST_BYTES: usize = 4 * 1024;
 /// A client's socket, with bounds.
 pub(crate) struct Guarded<I> {
     io: I,
+    /// Of HTTP/2.
+    gather: Gather,
     /// Bytes read since the last turn of others.
     burst: usize,
     debt: Arc<Debt>,
@@ -67,7 +73,7 @@ impl<I> Guarded<I> {
     pub(crate) fn new(io: I, greeting: Duration, ping_distance: Option<Duration>, debt: Arc<Debt>) -> Self {
         let patience = Box::pin(tokio::time::sleep(greeting));
         let stage = Stage::Greeting { matched: 0, patience, ping_distance };
-        Self { io, burst: 0, debt, stage, outbound: Walk::default() }
+        Self { io, gather: Gather::default(), burst: 0, debt, stage, outbound: Walk::default() }
     }
 
     /// The client sent `bytes`.
@@ -114,6 +120,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Guarded<I> {
         if self.outbound.missing() > 0 {
             return Poll::Pending;
         }
+        if ready!(self.gather.poll_drain(&mut self.io, cx)).is_err() {
+            return gone();
+        }
         while *said < farewell.len() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &farewell[*said..])) {
                 Ok(count) if count > 0 => *said += count,
@@ -157,6 +166,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Guarded<I> {
         }
         let Some(slice) = slices.iter().find(|slice| !slice.is_empty()) else { return Poll::Ready(Ok(0)) };
         let bytes = &slice[..slice.len().min(missing)];
+        ready!(self.gather.poll_drain(&mut self.io, cx))?;
         let count = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
         self.wrote(&[IoSlice::new(bytes)], count);
         Poll::Ready(Ok(count))
@@ -218,7 +228,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
         if let Stage::Leaving { .. } = this.stage {
             return this.poll_finish(cx, slices);
         }
-        let count = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
+        let count = ready!(match this.stage {
+            Stage::Http2 { .. } => this.gather.poll_write(&mut this.io, cx, slices),
+            _ => Pin::new(&mut this.io).poll_write_vectored(cx, slices),
+        })?;
         this.wrote(slices, count);
         Poll::Ready(Ok(count))
     }
@@ -228,10 +241,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        this.gather.poll_flush(&mut this.io, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.gather.poll_drain(&mut this.io, cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
