@@ -26,6 +26,7 @@
 //! A commit index that moves alone is not worth a write: it travels with the next Ready that has something to persist, or
 //! at the next tick.
 
+mod changes;
 mod convert;
 mod effect;
 mod held;
@@ -154,6 +155,8 @@ pub struct Core {
     handed_out: u64,
     /// Conf changes handed out and not reported, ascending.
     conf_changes_out: VecDeque<u64>,
+    /// Messages that ask for conf changes and wait for another to be applied.
+    changes: Vec<inner::Message>,
     /// Index of the newest snapshot received: conf changes before it are in its configuration.
     snapshot_index: u64,
     /// Received snapshots whose Persist is under way: (number, snapshot).
@@ -212,6 +215,7 @@ impl Core {
             hard_state: restart.hard_state,
             handed_out: restart.applied,
             conf_changes_out: VecDeque::new(),
+            changes: Vec::new(),
             snapshot_index: 0,
             snapshots: VecDeque::new(),
             fetches: BTreeMap::new(),
@@ -266,6 +270,7 @@ impl Core {
     /// told.
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         self.set_election_timeout();
+        self.release_changes();
         self.drain(effects);
         self.note_role(effects);
         self.resend_reads_at_first_commit();
@@ -405,6 +410,7 @@ impl Core {
         if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_tick() {
             return;
         }
+        let Some(message) = self.keep_change_back(message) else { return };
         // What is left are normal events: responses of members we do not know, proposals while there is no leader.
         let _ = self.node.step(message);
     }

@@ -139,6 +139,38 @@ fn a_leader_that_cannot_persist_gives_way() {
     sim.heal();
 }
 
+/// A conf change that a follower asks for when it has applied the one before, and the leader has not, waits for that. One that
+/// is asked for before that is committed does not take place: both were checked against the same members.
+#[test]
+fn a_conf_change_waits_until_the_one_before_is_applied() {
+    let mut sim = Sim::new(Setup { voters: 3, joiners: 3, ..CALM }, 5);
+    sim.heal();
+    let leads = |(_, member): &(&u64, &Machine)| member.core.as_ref().expect("up").standing().role == Role::Leader;
+    let leader = *sim.members.iter().find(leads).expect("a leader").0;
+    let followers = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    let add = |node: u64| Input::Propose(vec![Proposal { data: world::conf_change(3, node), conf_change: true }]);
+    sim.handle(leader, add(4));
+    sim.handle(followers[1], add(5));
+    while !sim.members[&followers[0]].store.conf_state.learners.contains(&4) {
+        sim.deliver();
+        (1..=3).for_each(|id| sim.sync(id));
+        followers.iter().for_each(|id| sim.apply(*id, 10));
+        if sim.network.is_empty() {
+            // The commit index travels with it.
+            sim.handle(leader, Input::Tick);
+        }
+    }
+    assert!(sim.members[&leader].store.conf_state.learners.is_empty(), "the leader has applied it");
+    sim.handle(followers[0], add(6));
+    while !sim.network.is_empty() {
+        sim.deliver();
+    }
+    sim.heal();
+    for id in [1, 2, 3, 4, 6] {
+        assert_eq!(sim.members[&id].store.conf_state.learners, [4, 6], "at {id}");
+    }
+}
+
 /// A leader that removes itself stops leading once that is applied, and the others go on. (The crate looks for its own
 /// progress at every answer and every sync, and panics without it.)
 #[test]

@@ -152,7 +152,12 @@ impl Sim {
                 let metadata = snapshot.metadata.expect("it has a place");
                 let conf_state = metadata.conf_state.clone().unwrap_or_default();
                 assert!(metadata.index() >= member.store.applied, "a snapshot takes the store back");
-                member.to_apply.clear();
+                // What came before it is applied before it.
+                for entry in member.to_apply.drain(..).filter(|entry| entry.r#type() == 1) {
+                    let change = raftpb::ConfChange::decode(entry.data.clone().unwrap_or_default()).expect("ours");
+                    let input = Input::ConfChangeApplied { index: entry.index(), change: Some(change) };
+                    self.deferred.push_back((id, input));
+                }
                 member.store = Store { applied: metadata.index(), conf_state };
                 member.durable = member.store.clone();
                 self.deferred.push_back((id, Input::Applied(metadata.index())));
