@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -85,6 +86,8 @@ func of(t testing.TB, n int) []harness.Binary {
 type tally struct {
 	mu    sync.Mutex
 	kinds map[string]int
+	// These may fail to happen by chance, and are shown by other tests.
+	mayMiss []string
 }
 
 func newTally(t testing.TB, kinds ...string) *tally {
@@ -96,7 +99,7 @@ func newTally(t testing.TB, kinds ...string) *tally {
 		var lines []string
 		for kind, n := range y.kinds {
 			lines = append(lines, fmt.Sprintf("%8d %s", n, kind))
-			if n == 0 && !t.Failed() {
+			if n == 0 && !slices.Contains(y.mayMiss, kind) && !t.Failed() {
 				t.Errorf("%q never happened: this run shows nothing about it", kind)
 			}
 		}
