@@ -94,7 +94,9 @@ func (s *side) run(root string) error {
 		got := s.ask(ctx, ask{root: "http://" + root, verb: "GET", path: "/version"})
 		healthy := s.ask(ctx, ask{root: "http://" + root, verb: "GET", path: "/health"})
 		cancel()
-		if got.status == 200 && healthy.status == 200 && !strings.Contains(got.body, "not_decided") && !strings.Contains(got.body, "unknown") {
+		// etcd's storage begins as 3.5's and is raised when the cluster's version is known.
+		isSettled := !strings.Contains(got.body, "not_decided") && !strings.Contains(got.body, "unknown") && !strings.Contains(got.body, `"storage":"3.5.0"`)
+		if got.status == 200 && healthy.status == 200 && isSettled {
 			break
 		}
 		select {
