@@ -13,6 +13,7 @@ use crate::codec::{self, CurrentRef, HistoryRef};
 use crate::error::StoreError;
 use crate::keys::{self, EngineKey};
 use crate::record::{Record, Spine};
+use crate::view::BATCH_KEYS;
 
 /// A read of the engine's tables as of some floor.
 pub(crate) struct Tables<'t> {
@@ -87,9 +88,13 @@ impl<'t> Tables<'t> {
     /// The same for who [`fetch`]es them one by one, between other work.
     pub fn far_places(&self, revisions: &[Revision], places: &mut Vec<Option<&'t [u8]>>) -> Result<(), StoreError> {
         self.visited.fetch_add(revisions.len() as u64, Ordering::Relaxed);
-        let keys: Vec<_> = revisions.iter().map(|revision| revision.to_bytes()).collect();
-        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-        Ok(self.txn.get_each(Table::History, &keys, places)?)
+        for revisions in revisions.chunks(BATCH_KEYS) {
+            let mut keys = [[0; Revision::ENCODED_LEN]; BATCH_KEYS];
+            keys.iter_mut().zip(revisions).for_each(|(key, revision)| *key = revision.to_bytes());
+            let keys = keys.each_ref().map(|key| &key[..]);
+            self.txn.get_each(Table::History, &keys[..revisions.len()], places)?;
+        }
+        Ok(())
     }
 
     /// The newest record of `current`'s key at or below `at`, which lies below `current` itself.

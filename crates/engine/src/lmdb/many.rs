@@ -7,6 +7,8 @@ use super::page::{Found, HEADER_LEN, Kind, Node, Page, Tree, Value, order};
 use super::tree::{Leaf, Pages, depth};
 use crate::hint;
 
+/// Keys that go together.
+const GROUP: usize = 16;
 /// On a leaf with more entries a search meets few of them.
 const ENTRIES: usize = 8;
 
@@ -21,32 +23,42 @@ pub(super) fn get_each<'m>(
         found.extend(keys.iter().map(|_| None));
         return Ok(());
     }
-    let mut numbers = Vec::with_capacity(keys.len());
     let mut way = Way::default();
-    for key in keys {
-        let number = way.to(pages, tree, key)?;
-        hint::soon(start(pages.raw(number, 1)?, HEADER_LEN));
-        numbers.push(number);
+    keys.chunks(GROUP).try_for_each(|keys| get_group(pages, tree, keys, &mut way, found))
+}
+
+/// The same for [`GROUP`] keys at most.
+fn get_group<'m>(
+    pages: Pages<'m>,
+    tree: &Tree,
+    keys: &[&[u8]],
+    way: &mut Way<'m>,
+    found: &mut Vec<Option<&'m [u8]>>,
+) -> Found<()> {
+    let mut numbers = [0; GROUP];
+    for (key, number) in keys.iter().zip(&mut numbers) {
+        *number = way.to(pages, tree, key)?;
+        hint::soon(start(pages.raw(*number, 1)?, HEADER_LEN));
     }
-    let mut leaves: Vec<Leaf<'m>> = Vec::with_capacity(keys.len());
-    for (at, (key, number)) in keys.iter().zip(&numbers).enumerate() {
-        if let Some(last) = at.checked_sub(1).filter(|last| numbers[*last] == *number) {
-            leaves.push(leaves[last]);
+    let mut leaves: [Option<Leaf<'m>>; GROUP] = [None; GROUP];
+    for (at, key) in keys.iter().enumerate() {
+        if let Some(last) = at.checked_sub(1).filter(|last| numbers[*last] == numbers[at]) {
+            leaves[at] = leaves[last];
             continue;
         }
-        let leaf = pages.leaf_at(tree, key, *number)?;
+        let leaf = pages.leaf_at(tree, key, numbers[at])?;
         if leaf.page.len() <= ENTRIES {
             leaf.page.entries().for_each(|entry| hint::soon(start(entry, 1)));
         }
-        leaves.push(leaf);
+        leaves[at] = Some(leaf);
     }
-    let mut nodes: Vec<Option<Node<'m>>> = Vec::with_capacity(keys.len());
+    let mut nodes: [Option<Node<'m>>; GROUP] = [None; GROUP];
     let mut likely = 0;
-    for (at, (key, leaf)) in keys.iter().zip(&leaves).enumerate() {
+    for (at, (key, leaf)) in keys.iter().zip(leaves.iter().flatten()).enumerate() {
         if at.checked_sub(1).is_none_or(|last| numbers[last] != numbers[at]) {
             likely = 0;
         }
-        let node = if leaf.page.key(likely) == Some(key) {
+        let node = if leaf.page.key(likely).is_some_and(|met| order(met, key).is_eq()) {
             Some(leaf.page.node(likely, Kind::Leaf)?)
         } else {
             pages.node_on(leaf, key)?
@@ -56,10 +68,10 @@ pub(super) fn get_each<'m>(
         if let Some(Value::Apart(number, _)) = node.as_ref().map(Node::value) {
             hint::soon(start(pages.raw(number, 1)?, HEADER_LEN));
         }
-        nodes.push(node);
+        nodes[at] = node;
     }
-    for node in nodes {
-        found.push(node.map(|node| pages.value(&node)).transpose()?);
+    for node in &nodes[..keys.len()] {
+        found.push(node.as_ref().map(|node| pages.value(node)).transpose()?);
     }
     Ok(())
 }

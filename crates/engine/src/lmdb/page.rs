@@ -278,9 +278,12 @@ impl<'m> Page<'m> {
 /// Which of two keys comes first. Most are told apart by their first sixteen bytes, revisions always.
 #[inline]
 pub(super) fn order(one: &[u8], other: &[u8]) -> Ordering {
-    match (one.first_chunk(), other.first_chunk()) {
-        (Some(a), Some(b)) if a != b => u128::from_be_bytes(*a).cmp(&u128::from_be_bytes(*b)),
-        _ => one.cmp(other),
+    let (Some((a, one)), Some((b, other))) = (one.split_first_chunk(), other.split_first_chunk()) else {
+        return one.cmp(other);
+    };
+    match u128::from_be_bytes(*a).cmp(&u128::from_be_bytes(*b)) {
+        Ordering::Equal if !one.is_empty() || !other.is_empty() => one.cmp(other),
+        order => order,
     }
 }
 
