@@ -15,6 +15,7 @@
 //! list, and previous and jumps with their sub. A tombstone has no create, version, lease and value.
 
 use milepost_engine::Table;
+use milepost_engine::crc::{crc32c, crc32c_append};
 use milepost_types::{LeaseId, Revision};
 
 use crate::error::StoreError;
@@ -155,7 +156,7 @@ fn start(out: &mut Vec<u8>) {
 }
 
 fn seal(engine_key: &[u8], out: &mut [u8]) {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(engine_key), &out[CRC_LEN..]);
+    let crc = crc32c_append(crc32c(engine_key), &out[CRC_LEN..]);
     out[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -366,7 +367,7 @@ struct Input<'a> {
 impl<'a> Input<'a> {
     fn check(engine_key: &[u8], bytes: &'a [u8]) -> Result<Self, &'static str> {
         let (crc, rest) = bytes.split_first_chunk::<CRC_LEN>().ok_or("too short")?;
-        if crc32c::crc32c_append(crc32c::crc32c(engine_key), rest) != u32::from_le_bytes(*crc) {
+        if crc32c_append(crc32c(engine_key), rest) != u32::from_le_bytes(*crc) {
             return Err("checksum mismatch");
         }
         Ok(Self { rest })
