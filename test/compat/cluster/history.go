@@ -49,6 +49,20 @@ func (o *Op) effective() bool {
 // write tells whether it may make a revision.
 func (o *Op) write() bool { return o.Kind == Put || o.Kind == Swap || o.Kind == Delete }
 
+// event is what a tally calls it.
+func (o *Op) event() string {
+	switch {
+	case !o.Known:
+		return "client: write of unknown outcome"
+	case o.Kind == Swap && !o.Done:
+		return "client: swap refused"
+	case o.Kind == Delete && !o.Done:
+		return "client: nothing to delete"
+	default:
+		return "client: " + string(o.Kind)
+	}
+}
+
 // Prefix is what all keys of a history begin with.
 const Prefix = "h/"
 
@@ -99,6 +113,17 @@ func (r *Recorder) Acknowledged() int {
 		}
 	}
 	return n
+}
+
+// Events is how often each kind of event happened so far.
+func (r *Recorder) Events() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]int{}
+	for _, op := range r.ops {
+		out[op.event()]++
+	}
+	return out
 }
 
 // A key is used for about this many operations, then its successor is: searches

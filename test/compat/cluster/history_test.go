@@ -92,11 +92,24 @@ func (e *episode) one(ctx context.Context, f Fault, hold time.Duration) {
 	e.recovered[f.Name] = max(e.recovered[f.Name], took)
 }
 
+// enough waits until clients have done at least once all that they do to a
+// cluster that serves: faults may leave them too little time for it.
+func (e *episode) enough(ctx context.Context) {
+	for ctx.Err() == nil {
+		events := e.recorder.Events()
+		if !slices.ContainsFunc(kindsOfOperations, func(kind string) bool { return events[kind] == 0 }) {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
 // settle ends the clients and checks everything.
 func (e *episode) settle(ctx context.Context) {
 	t, c := e.t, e.c
 	t.Helper()
 	must(t, c.WaitReady(ctx))
+	e.enough(ctx)
 	ops, errors := e.recorder.Stop()
 	e.counts.add("terms", int(e.newestTerm()-e.term))
 	until, err := c.SameHashes(ctx)
@@ -141,27 +154,22 @@ func (e *episode) settle(ctx context.Context) {
 
 func (e *episode) count(ops []*Op, errors map[string]int) {
 	for _, op := range ops {
-		switch {
-		case !op.Known:
-			e.counts.add("client: write of unknown outcome", 1)
-		case op.Kind == Swap && !op.Done:
-			e.counts.add("client: swap refused", 1)
-		case op.Kind == Delete && !op.Done:
-			e.counts.add("client: nothing to delete", 1)
-		default:
-			e.counts.add("client: "+string(op.Kind), 1)
-		}
+		e.counts.add(op.event(), 1)
 	}
 	for text, n := range errors {
 		e.counts.add("error: "+text, n)
 	}
 }
 
-// kindsOfClients must all occur in a history.
-var kindsOfClients = []string{
+// kindsOfOperations do not need a fault.
+var kindsOfOperations = []string{
 	"client: put", "client: swap", "client: swap refused", "client: delete", "client: nothing to delete",
-	"client: read", "client: local", "client: write of unknown outcome", "watch resumed", "watch without gap", "equal hashes", "terms",
+	"client: read", "client: local",
 }
+
+// kindsOfClients must all occur in a history.
+var kindsOfClients = append(slices.Clone(kindsOfOperations),
+	"client: write of unknown outcome", "watch resumed", "watch without gap", "equal hashes", "terms")
 
 func kindsOf(faults []Fault) []string {
 	kinds := slices.Clone(kindsOfClients)
