@@ -87,12 +87,11 @@ mod streams {
             crc = _mm_crc32_u64(0, _mm_cvtsi128_si64(moved) as u64) ^ c;
             rest = after;
         }
-        let words = chunks(rest);
+        let (words, mut tail) = rest.as_chunks();
         for word in words {
             crc = _mm_crc32_u64(crc, u64::from_le_bytes(*word));
         }
         let mut crc = crc as u32;
-        let mut tail = rest.as_chunks::<8>().1;
         if let Some((half, after)) = tail.split_first_chunk() {
             crc = _mm_crc32_u32(crc, u32::from_le_bytes(*half));
             tail = after;

@@ -23,27 +23,36 @@ type identity struct {
 	Members string // "id name peerURL", by id
 }
 
-// identityByPeerPort asks a member's peer port, which answers without a quorum.
-func identityByPeerPort(ctx context.Context, m *Member) (identity, error) {
+// listed is a member in the list that a peer port gives.
+type listed struct {
+	ID       uint64   `json:"id"`
+	Name     string   `json:"name"`
+	PeerURLs []string `json:"peerURLs"`
+}
+
+// listByPeerPort asks a member's peer port, which answers without a quorum, and
+// before clients are served.
+func listByPeerPort(ctx context.Context, m *Member) (cluster string, list []listed, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.PeerURL+"/members", nil)
 	if err != nil {
-		return identity{}, err
+		return "", nil, err
 	}
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return identity{}, err
+		return "", nil, err
 	}
 	defer resp.Body.Close()
-	var list []struct {
-		ID       uint64   `json:"id"`
-		Name     string   `json:"name"`
-		PeerURLs []string `json:"peerURLs"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+	err = json.NewDecoder(resp.Body).Decode(&list)
+	return resp.Header.Get("X-Etcd-Cluster-ID"), list, err
+}
+
+func identityByPeerPort(ctx context.Context, m *Member) (identity, error) {
+	cluster, list, err := listByPeerPort(ctx, m)
+	if err != nil {
 		return identity{}, err
 	}
-	out := identity{Cluster: resp.Header.Get("X-Etcd-Cluster-ID")}
+	out := identity{Cluster: cluster}
 	for _, m := range list {
 		out.Members += fmt.Sprintf("%x %s %v\n", m.ID, m.Name, m.PeerURLs)
 	}

@@ -94,14 +94,17 @@ func (e *episode) one(ctx context.Context, f Fault, hold time.Duration) {
 
 // enough waits until clients have done at least once all that they do to a
 // cluster that serves: faults may leave them too little time for it.
-func (e *episode) enough(ctx context.Context) {
-	for ctx.Err() == nil {
+func (e *episode) enough() {
+	e.t.Helper()
+	harness.Eventually(e.t, time.Minute, func() error {
 		events := e.recorder.Events()
-		if !slices.ContainsFunc(kindsOfOperations, func(kind string) bool { return events[kind] == 0 }) {
-			return
+		for _, kind := range kindsOfOperations {
+			if events[kind] == 0 {
+				return fmt.Errorf("%q has not happened", kind)
+			}
 		}
-		<-time.After(10 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // settle ends the clients and checks everything.
@@ -109,7 +112,7 @@ func (e *episode) settle(ctx context.Context) {
 	t, c := e.t, e.c
 	t.Helper()
 	must(t, c.WaitReady(ctx))
-	e.enough(ctx)
+	e.enough()
 	ops, errors := e.recorder.Stop()
 	e.counts.add("terms", int(e.newestTerm()-e.term))
 	until, err := c.SameHashes(ctx)

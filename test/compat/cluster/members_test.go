@@ -2,10 +2,8 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -81,19 +79,8 @@ func TestHistoryOfChangingMembers(t *testing.T) {
 func knows(ctx context.Context, m *Member, voters []*Member) (known string, others []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.PeerURL+"/members", nil)
+	_, list, err := listByPeerPort(ctx, m)
 	if err != nil {
-		return "", nil, err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", nil, err
-	}
-	defer answer.Body.Close()
-	var list []struct {
-		PeerURLs []string `json:"peerURLs"`
-	}
-	if err := json.NewDecoder(answer.Body).Decode(&list); err != nil {
 		return "", nil, err
 	}
 	for _, other := range list {

@@ -282,8 +282,9 @@ pub(super) fn order(one: &[u8], other: &[u8]) -> Ordering {
         return one.cmp(other);
     };
     match u128::from_be_bytes(*a).cmp(&u128::from_be_bytes(*b)) {
+        // Comparing nothing would be a call as well.
         Ordering::Equal if !one.is_empty() || !other.is_empty() => one.cmp(other),
-        order => order,
+        told => told,
     }
 }
 

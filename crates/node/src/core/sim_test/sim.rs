@@ -1,10 +1,10 @@
 //! The machinery: effects are run, what must stay true is checked.
 
-use super::world::{Counts, Disk, Machine, Rng, Setup, Sim, Store, conf_change, conf_state_after};
+use super::world::{Counts, Disk, Machine, Rng, Setup, Sim, Store, conf_change, take_change};
 use super::{ELECTION_TICKS, SNAPSHOT};
 use crate::core::validate::Refused;
 use crate::core::{Core, CoreConfig, Effect, Input, MEMORY_BYTES_MAX, Restart, Role, mix};
-use milepost_proto::{Message as _, raftpb};
+use milepost_proto::raftpb;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
@@ -154,9 +154,8 @@ impl Sim {
                 assert!(metadata.index() >= member.store.applied, "a snapshot takes the store back");
                 // What came before it is applied before it.
                 for entry in member.to_apply.drain(..).filter(|entry| entry.r#type() == 1) {
-                    let change = raftpb::ConfChange::decode(entry.data.clone().unwrap_or_default()).expect("ours");
-                    let input = Input::ConfChangeApplied { index: entry.index(), change: Some(change) };
-                    self.deferred.push_back((id, input));
+                    let change = take_change(&entry, &mut member.store.conf_state);
+                    self.deferred.push_back((id, Input::ConfChangeApplied { index: entry.index(), change }));
                 }
                 member.store = Store { applied: metadata.index(), conf_state };
                 member.durable = member.store.clone();
@@ -224,18 +223,7 @@ impl Sim {
             self.counts.applied += 1;
             if entry.r#type() == 1 {
                 self.counts.conf_changes += 1;
-                let change = raftpb::ConfChange::decode(entry.data.clone().unwrap_or_default()).expect("ours");
-                let state = &mut member.store.conf_state;
-                let node = change.node_id();
-                let allowed = match change.r#type() {
-                    0 => !state.voters.contains(&node),
-                    1 => state.voters.contains(&node) || state.learners.contains(&node),
-                    _ => !state.voters.contains(&node) && !state.learners.contains(&node),
-                };
-                if allowed {
-                    *state = conf_state_after(state.clone(), &change);
-                }
-                let change = allowed.then_some(change);
+                let change = take_change(&entry, &mut member.store.conf_state);
                 self.handle(id, Input::ConfChangeApplied { index: entry.index(), change });
             }
             let durable = self.rng.chance(30);

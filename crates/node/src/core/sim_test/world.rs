@@ -157,8 +157,18 @@ pub fn conf_change(kind: i32, node: u64) -> Bytes {
     Bytes::from(change.encode_to_vec())
 }
 
-pub fn conf_state_after(mut state: raftpb::ConfState, change: &raftpb::ConfChange) -> raftpb::ConfState {
+/// The conf change in `entry`, carried out on `state`; `None` if the members that there are then do not allow it.
+pub fn take_change(entry: &raftpb::Entry, state: &mut raftpb::ConfState) -> Option<raftpb::ConfChange> {
+    let change = raftpb::ConfChange::decode(entry.data.clone().unwrap_or_default()).expect("ours");
     let node = change.node_id();
+    let allowed = match change.r#type() {
+        0 => !state.voters.contains(&node),
+        1 => state.voters.contains(&node) || state.learners.contains(&node),
+        _ => !state.voters.contains(&node) && !state.learners.contains(&node),
+    };
+    if !allowed {
+        return None;
+    }
     state.voters.retain(|&id| id != node);
     state.learners.retain(|&id| id != node);
     match change.r#type() {
@@ -169,5 +179,5 @@ pub fn conf_state_after(mut state: raftpb::ConfState, change: &raftpb::ConfChang
     state.voters.sort_unstable();
     state.learners.sort_unstable();
     state.auto_leave = Some(false);
-    state
+    Some(change)
 }
